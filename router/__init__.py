@@ -1,0 +1,1 @@
+"""Routes video-model calls over many accounts and vendors."""
