@@ -1,0 +1,125 @@
+"""The two doors into one core.
+
+The core is written once, as coroutines. What differs between a thread that blocks and a task that
+awaits is small, and all of it is here: how to sleep, how to run something that would block, how to
+do several things at once.
+
+The async door runs on the caller's event loop. The blocking door needs none: everything that the
+core awaits through it has already happened when it returns, so a coroutine never suspends, and one
+`send` carries it to its end. That is why the blocking methods also work inside a running loop,
+in many threads at once, and after a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from router.types import Clock
+
+__all__ = ["AsyncDoor", "BlockingDoor", "Door", "SystemClock", "step"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Door(Protocol):
+    """What the core asks of the side it was entered from."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+
+    async def offload(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something that may block, without blocking an event loop."""
+
+    async def foreign(self, awaitable: Awaitable[T]) -> T:
+        """Await an object of the caller's, which may want an event loop."""
+
+    async def together(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """Run several at once; their results in the same order. They must not raise."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def time(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class AsyncDoor:
+    """Entered from a task."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.asleep(seconds)
+
+    async def offload(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(work, *args, **kwargs)
+
+    async def foreign(self, awaitable: Awaitable[T]) -> T:
+        return await awaitable
+
+    async def together(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+        return [task.result() for task in tasks]
+
+
+class BlockingDoor:
+    """Entered from a thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def sleep(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
+
+    async def offload(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return work(*args, **kwargs)
+
+    async def foreign(self, awaitable: Awaitable[T]) -> T:
+        async def only() -> T:
+            return await awaitable
+
+        return step(only())
+
+    async def together(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        if not coroutines:
+            return []
+        with ThreadPoolExecutor(len(coroutines)) as pool:
+            running = [
+                pool.submit(contextvars.copy_context().run, step, coroutine)
+                for coroutine in coroutines
+            ]
+        return [future.result() for future in running]
+
+
+def step(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Carry a coroutine that never suspends to its end.
+
+    Raises `TypeError` for one that does: something of the caller's needs an event loop, and so
+    the async twin of the method.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        coroutine.close()
+    raise TypeError("this needs an event loop; call the async method (the one with an `a`)")

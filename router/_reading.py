@@ -1,0 +1,155 @@
+"""One configuration being read: its variables, what is wrong with it, and what must stay unsaid.
+
+Every message about a configuration is made here, so that here one can see that none holds a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import SecretStr
+
+from router._yaml import Path
+from router.errors import ConfigError
+
+__all__ = ["SHORTEST_SECRET", "Reading", "allowed"]
+
+# A shorter secret would blot out syllables of honest text and protect nothing.
+SHORTEST_SECRET = 4
+# deployments → one → headers → value is 4 deep. What goes on and on is a dict that holds itself.
+MAX_DEPTH = 8
+
+_SECRET_KEYS = frozenset({"api_key", "headers", "id_secrets"})
+_USERINFO = re.compile(r"//([^/?#]*)@")
+_VARIABLE = re.compile(
+    r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\})?"
+)
+
+
+def allowed(names: Iterable[str]) -> str:
+    return f"allowed: {', '.join(names)}"
+
+
+class Reading:
+    """One configuration being read: what was found wrong so far, and what must not be printed.
+
+    Of one place only the first problem is kept, because the later ones follow from it.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        environ: Mapping[str, str],
+        lines: Mapping[Path, int] = MappingProxyType({}),
+    ) -> None:
+        self.source = source
+        self.environ = environ
+        self.lines = lines
+        self.problems: dict[Path, str] = {}
+        self._secrets: set[str] = set()
+
+    # What is wrong, and where
+
+    def problem(self, place: Path, text: str) -> None:
+        self.problems.setdefault(place, text)
+
+    def spoiled(self, place: Path) -> bool:
+        """Whether something at this place, or under it, is wrong already."""
+        return any(found[: len(place)] == place for found in self.problems)
+
+    def refuse(self, text: str | None = None) -> ConfigError:
+        """The error to raise, with everything found, in the order of the file."""
+        if text:
+            self.problem((), text)
+        places = sorted(self.problems, key=self._line_of)
+        problems = tuple(self.line(place, self.problems[place]) for place in places)
+        return ConfigError("\n".join(problems), problems=problems)
+
+    def line(self, place: Path, text: str) -> str:
+        number = self._line_of(place)
+        where = f"{self.source}:{number}" if number else self.source
+        return f"{where}: {self._key(place)}: {text}" if place else f"{where}: {text}"
+
+    def _line_of(self, place: Path) -> int:
+        """The line of the place or of the nearest one around it; 0 if there are no lines."""
+        around = (place[:end] for end in range(len(place), -1, -1))
+        return next((self.lines[path] for path in around if path in self.lines), 0)
+
+    def _key(self, place: Path) -> str:
+        steps = (f"[{step}]" if isinstance(step, int) else f".{self.shown(step)}" for step in place)
+        return "".join(steps).removeprefix(".")
+
+    def shown(self, value: object) -> str:
+        """A value of the file as a message may print it: no secret, one line, not endless."""
+        text = str(value)
+        if any(secret in text for secret in self._secrets):
+            return "***"
+        text = text if text.isprintable() else ascii(text)[1:-1]
+        return text if len(text) <= 80 else text[:80] + "…"
+
+    def unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
+        names = list(known)
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f" (did you mean `{near[0]}`?)" if near else ""
+        return f"unknown {kind} `{self.shown(name)}`{hint}; {allowed(names)}"
+
+    # Variables
+
+    def expand(self, value: Any, place: Path) -> Any:
+        """The value with its variables replaced, once. The shape stays, so the lines still fit."""
+        if isinstance(value, str | SecretStr):
+            return self._expand_text(value, place)
+        if not isinstance(value, Mapping | list | tuple):
+            return value
+        if len(place) > MAX_DEPTH:
+            self.problem(place, "is nested too deeply")
+            return None
+        if isinstance(value, Mapping):
+            return {key: self.expand(item, (*place, str(key))) for key, item in value.items()}
+        return [self.expand(item, (*place, index)) for index, item in enumerate(value)]
+
+    def _expand_text(self, value: str | SecretStr, place: Path) -> str | SecretStr:
+        expanded = self._substitute(value, place) if isinstance(value, str) else value
+        plain = expanded if isinstance(expanded, str) else expanded.get_secret_value()
+        if not _SECRET_KEYS.isdisjoint(place):
+            self.hide(plain)
+        for userinfo in _USERINFO.findall(plain):
+            self.hide(userinfo, *userinfo.split(":", 1))
+        return expanded
+
+    def hide(self, *texts: str) -> None:
+        """From now on, no message shows any of these."""
+        self._secrets.update(text for text in texts if len(text) >= SHORTEST_SECRET)
+
+    def _substitute(self, text: str, place: Path) -> str:
+        if text.startswith("os.environ/"):
+            self.problem(place, "`os.environ/NAME` is LiteLLM's form; write `${NAME}`")
+            return ""
+        missing: list[str] = []
+        expanded = _VARIABLE.sub(lambda match: self._variable(match, missing), text)
+        if missing:
+            self.problem(place, missing[0])
+        return "" if missing else expanded
+
+    def _variable(self, match: re.Match[str], missing: list[str]) -> str:
+        if match[0] == "$${":
+            return "${"
+        name, default = match["name"], match["default"]
+        if name is None:
+            missing.append("a variable is written ${NAME} or ${NAME:-default}; $${ is a plain ${")
+            return ""
+        value = self.environ.get(name)
+        # As in a shell, `:-` also stands in for a variable that is set to nothing.
+        if value is None or (not value and default is not None):
+            value = default
+        if value is None:
+            missing.append(f"the variable {name} is not set; set it, or write ${{{name}:-default}}")
+            return ""
+        # Whatever variable was meant here, the one that was taken may hold a key.
+        if name in self.environ:
+            self.hide(value)
+        return value

@@ -1,0 +1,784 @@
+"""The configuration: what the YAML, or a dict of its shape, says; checked whole, then frozen.
+
+    text ──▶ values with lines ──▶ variables expanded ──▶ forms, accounts inherited ──▶ Config
+
+Nothing is half accepted. A deployment that is misread sends paid jobs to the wrong place, so an
+unknown key, a key that only a later version knows, or a doubtful value refuses the file, and all
+that is wrong is told at once: one line per problem, `file:line: key: what is wrong; what is
+allowed`. No line holds a secret: values are printed by `Reading.shown` alone, and never where a
+secret belongs.
+
+Loading reads the file and nothing else: the environment and the names of providers and strategies
+are handed in. A reload is the same call again.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Annotated, Any, Self, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SecretStr,
+    Strict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
+
+from router import _yaml
+from router._reading import SHORTEST_SECRET, Reading, allowed
+from router._yaml import Path
+from router.types import Operation
+
+__all__ = [
+    "NOT_YET",
+    "Account",
+    "Config",
+    "Deployment",
+    "ProviderFacts",
+    "Settings",
+    "Vocabulary",
+    "load_data",
+    "load_file",
+    "not_yet",
+]
+
+# Far above any honest configuration; a video given by mistake is refused before it is parsed.
+MAX_BYTES = 1 << 20
+
+_SHARED = "state shared by workers comes in a later version"
+_LIMITS = "limits shared by workers come in a later version"
+_COSTS = "cost accounting comes in a later version"
+_IDEMPOTENCY = "idempotency keys come in a later version"
+
+NOT_YET: Mapping[str, str] = MappingProxyType(
+    {
+        "redis": _SHARED,
+        "redis_url": _SHARED,
+        "namespace": _SHARED,
+        "rpm": _LIMITS,
+        "read_rpm": _LIMITS,
+        "max_parallel_requests": _LIMITS,
+        "max_parallel_jobs": _LIMITS,
+        "job_ttl": _LIMITS,
+        "max_wait": "waiting for a free slot comes in a later version, with the limits",
+        "fallbacks": "fallbacks to other groups come in a later version",
+        "cost_per_second": _COSTS,
+        "max_cost": _COSTS,
+        "max_cost_per_day": _COSTS,
+        "idempotency_key": _IDEMPOTENCY,
+        "idempotency_header": _IDEMPOTENCY,
+        "retires_on": "retirement dates come in a later version; `weight: 0` drains a deployment",
+        "drop_params": "dropping parameters comes in a later version",
+        "proxy": "`video-router serve` comes in a later version",
+    }
+)
+"""Names with a place in the design and none here yet, and why: keys, and the Router's arguments."""
+
+_LITELLM = "LiteLLM's form is not supported yet: write `deployments`"
+_LITELLM_KEYS = frozenset({"model_list", "router_settings", "litellm_settings", "general_settings"})
+_LITELLM_STRATEGIES = {
+    "simple-shuffle": "weighted-random",
+    "latency-based-routing": "lowest-latency",
+    "cost-based-routing": "lowest-cost",
+}
+_LATER_STRATEGIES = frozenset({"lowest-completion", "least-busy", "lowest-cost", "round-robin"})
+_SECTIONS = ("settings", "accounts", "deployments")
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: what a header's name is
+# What a key looks like, known or not. `{api_key:secret}`, where a blank is missing, is another.
+_KEY = re.compile(r"(?:x-)?_*[A-Za-z]+\d{0,2}(?:_\d?[A-Za-z]*\d{0,2})*")
+
+# What each field takes, in the words of a message. A test keeps the list whole.
+_ALLOWED = {
+    "strategy": "the name of a strategy",
+    "connect_timeout": "a number of seconds above 0",
+    "timeout": "a number of seconds above 0",
+    "deadline": "a number of seconds above 0",
+    "retries": "a whole number from 0 to 10",
+    "default_model": "the name of a model group",
+    "id_secrets": "a list of strings",
+    "accept_unsigned_ids": "true or false",
+    "id": "a string (quote a number)",
+    "model_name": "a string, or a list of different strings (quote a number)",
+    "account": "a string (quote a number)",
+    "provider": "the name of a provider",
+    "model": "a string (quote a number)",
+    "base_url": "an http or https URL with a host",
+    "api_key": "a string (quote a number)",
+    "headers": "a mapping of header names to strings (quote a number)",
+    "weight": "a number, 0 or more",
+    "order": "a whole number, 1 or more",
+    "operations": "a list of operations",
+    "retry_on_5xx": "true or false",
+}
+
+
+def not_yet(name: str) -> str | None:
+    """Why this key or argument is refused for now; `None` if it is not one of those."""
+    reason = NOT_YET.get(name) or (_COSTS if name.startswith("max_cost") else None)
+    return f"`{name}` is not supported yet: {reason}" if reason else None
+
+
+# ── what configuration must know of the rest ─────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class ProviderFacts:
+    """What configuration must know of a provider. Handed in: providers stand a layer higher."""
+
+    operations: frozenset[Operation]
+    dialect: str
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The names that a configuration may use."""
+
+    providers: Mapping[str, ProviderFacts]
+    strategies: Collection[str]
+
+
+# ── kinds of values ──────────────────────────────────────────────────────────────────────────────
+#
+# An empty string is "not written" everywhere: as a value it never reaches a form, as an item of a
+# list or a header it passes here and `_filled` drops it, so that positions still match the lines.
+
+
+def _name(value: str) -> str:
+    # Names go into ids, logs and lists with commas; a stray blank or line break is never meant.
+    if value != value.strip() or not value.isprintable() or "," in value:
+        raise ValueError("must have no comma, no control character and no blank at either end")
+    return value
+
+
+def _number(value: object) -> object:
+    # To Python a boolean is an integer; and pydantic fails on integers that are too long to print.
+    if isinstance(value, bool) or (isinstance(value, int) and value.bit_length() > 63):
+        raise ValueError("must be a number, of sensible size")
+    return value
+
+
+def _flag(value: object) -> object:
+    # To pydantic 0 and 1 are booleans too.
+    if isinstance(value, bool | str):
+        return value
+    raise ValueError("must be true or false")
+
+
+def _sendable(secret: SecretStr) -> SecretStr:
+    # Anything else fails at the first request, in httpx, with the value in the message.
+    if not re.fullmatch(r"(?:[!-~](?:[\t -~]*[!-~])?)?", secret.get_secret_value()):
+        raise ValueError("must be visible ASCII in one line, without blanks at either end")
+    return secret
+
+
+def _filled(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value for value in values if value)
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names or len(set(names)) < len(names):
+        raise ValueError("must be a string, or a list of different strings with at least one")
+    return names
+
+
+def _header_names(written: object) -> object:
+    # All of them, before the empty ones are dropped: `{authorization:secret}`, where a blank is
+    # missing, is one long name with nothing in it. It is not quoted, for the same reason.
+    if not isinstance(written, Mapping):
+        return written
+    if not all(isinstance(name, str) and _TOKEN.fullmatch(name) for name in written):
+        raise ValueError("must have header names of letters, digits and dashes")
+    if len({name.lower() for name in written}) < len(written):
+        raise ValueError("must have each header once; upper and lower case are the same header")
+    return {name: value for name, value in written.items() if value is not None}
+
+
+def _headers(written: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    return {name.lower(): value for name, value in written.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """A base URL, its userinfo taken off: a URL is printed, logged and compared."""
+
+    url: str
+    authorization: SecretStr | None
+
+    @classmethod
+    def parse(cls, written: object) -> Self:
+        if not isinstance(written, str) or not re.fullmatch(r"[!-~]+", written):
+            raise ValueError("must be an http or https URL, in ASCII and without blanks")
+        try:
+            parts = urlsplit(written)
+            port = parts.port
+        except ValueError:
+            # The original's text quotes the host, which may be a mistyped user:password@host.
+            raise ValueError("must be an http or https URL with a valid host and port") from None
+        if parts.scheme not in ("http", "https") or not _is_host(parts.hostname) or parts.fragment:
+            raise ValueError("must be an http or https URL with a host and no #fragment")
+        url = urlunsplit(
+            (parts.scheme, _netloc(parts, port), parts.path.rstrip("/"), parts.query, "")
+        )
+        return cls(url, _basic(parts))
+
+
+def _is_host(host: str | None) -> bool:
+    return bool(host and re.fullmatch(r"[\w.-]+|[0-9a-f:.]+(?:%\w+)?", host, re.ASCII))
+
+
+def _netloc(parts: SplitResult, port: int | None) -> str:
+    host = parts.hostname or ""
+    default = {"http": 80, "https": 443}[parts.scheme]
+    bracketed = f"[{host}]" if ":" in host else host
+    return bracketed if port in (None, default) else f"{bracketed}:{port}"
+
+
+def _basic(parts: SplitResult) -> SecretStr | None:
+    userinfo, at, _ = parts.netloc.rpartition("@")
+    if not at:
+        return None
+    user, _, password = userinfo.partition(":")
+    pair = f"{unquote(user)}:{unquote(password)}".encode()
+    return SecretStr("Basic " + base64.b64encode(pair).decode())
+
+
+Name = Annotated[str, Strict(), AfterValidator(_name)]
+Number = Annotated[float, BeforeValidator(_number)]
+Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Sendable = Annotated[SecretStr, AfterValidator(_sendable)]
+Names = Annotated[tuple[Name, ...], AfterValidator(_filled)]
+
+
+# ── forms: what may be written ───────────────────────────────────────────────────────────────────
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        defer_build=True,  # whoever only imports us does not wait for validators
+        protected_namespaces=(),
+    )
+
+
+F = TypeVar("F", bound=_Form)
+
+
+def _reading(info: ValidationInfo) -> _Reading:
+    """Who is reading: forms are only read with it as the context, since it knows the vocabulary."""
+    assert isinstance(info.context, _Reading)
+    return info.context
+
+
+class Settings(_Form):
+    """What holds for every call. Times are seconds; defaults are named here and nowhere else."""
+
+    strategy: Name = "lowest-latency"
+    connect_timeout: Seconds = 5.0
+    timeout: Seconds = 120.0
+    deadline: Seconds = 300.0
+    retries: Annotated[int, BeforeValidator(_number), Field(ge=0, le=10)] = 2
+    default_model: Name | None = None
+    id_secrets: Annotated[tuple[SecretStr, ...], AfterValidator(_filled)] = ()
+    accept_unsigned_ids: Flag = True
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, name: str, info: ValidationInfo) -> str:
+        if info.context is not None:  # else code made the settings, and knows what it does
+            _reading(info).check_strategy(name)
+        return name
+
+
+class _AccountForm(_Form):
+    api_key: Sendable | None = None
+    base_url: Annotated[InstanceOf[_Endpoint], BeforeValidator(_Endpoint.parse)] | None = None
+
+
+class _DeploymentForm(_Form):
+    id: Name
+    model_name: Annotated[Names, BeforeValidator(_listed), AfterValidator(_distinct)]
+    account: Name | None = None
+    provider: Annotated[Name, Field(validate_default=True)] = "openai"
+    model: Name | None = None
+    base_url: Annotated[InstanceOf[_Endpoint], BeforeValidator(_Endpoint.parse)]
+    api_key: Sendable | None = None
+    headers: Annotated[
+        dict[str, Sendable], BeforeValidator(_header_names), AfterValidator(_headers)
+    ] = Field(default_factory=dict)
+    weight: Annotated[Number, Field(ge=0)] = 1.0
+    order: Annotated[int, BeforeValidator(_number), Field(ge=1)] = 1
+    operations: Names | None = None
+    timeout: Seconds | None = None
+    retry_on_5xx: Flag = False
+
+    @field_validator("provider")
+    @classmethod
+    def _known_provider(cls, name: str, info: ValidationInfo) -> str:
+        _reading(info).check_provider(name)
+        return name
+
+    @field_validator("operations")
+    @classmethod
+    def _possible(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> Any:
+        if names is not None and "provider" in info.data:
+            _reading(info).check_operations(names, info.data["provider"])
+        return names
+
+
+# ── what is handed out ───────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who owns what its deployments create. Accounts that are only named by a deployment count."""
+
+    id: str
+    api_key: SecretStr | None = None
+    base_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One model at one `base_url` with one key, its account's part already taken over.
+
+    `base_url` has no userinfo and no trailing slash; a query is kept. `headers` have lower-cased
+    names. `timeout` is in seconds; `None` leaves it to the settings.
+    """
+
+    id: str
+    model_names: tuple[str, ...]
+    account: str
+    account_is_default: bool = False
+    provider: str
+    model: str
+    base_url: str
+    api_key: SecretStr | None = None
+    headers: Mapping[str, SecretStr] = field(default_factory=lambda: MappingProxyType({}))
+    weight: float = 1.0
+    order: int = 1
+    operations: frozenset[Operation]
+    timeout: float | None = None
+    retry_on_5xx: bool = False
+
+    def __hash__(self) -> int:
+        # Deployments are keys on the path of every pick, and headers have no hash.
+        return hash(self.id)
+
+    def redact(self, text: str) -> str:
+        """Blot out every secret of this deployment: providers quote keys in their errors."""
+        # The longest first: a secret within another must not leave the other's rest behind.
+        for secret in sorted(self._secrets(), key=len, reverse=True):
+            if len(secret) >= SHORTEST_SECRET:
+                text = text.replace(secret, "***")
+        return text
+
+    def _secrets(self) -> Iterator[str]:
+        if self.api_key:
+            yield self.api_key.get_secret_value()
+        for name, value in self.headers.items():
+            yield value.get_secret_value()
+            if name.endswith("authorization"):
+                yield from _credentials(value.get_secret_value())
+
+
+def _credentials(authorization: str) -> Iterator[str]:
+    """The parts of an Authorization header that are secret without its first word."""
+    scheme, _, token = authorization.partition(" ")
+    yield token
+    if scheme.lower() == "basic":
+        try:
+            pair = base64.b64decode(token, validate=True).decode()
+        except ValueError:
+            return
+        yield pair
+        yield from pair.split(":", 1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole configuration that was found good. `warnings` are for `check` and the log."""
+
+    settings: Settings
+    accounts: Mapping[str, Account]
+    deployments: tuple[Deployment, ...]
+    source: str = "<dict>"
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def groups(self) -> Mapping[str, tuple[Deployment, ...]]:
+        """The deployments of each model group, as they stand in the file."""
+        names = dict.fromkeys(name for one in self.deployments for name in one.model_names)
+        return MappingProxyType(
+            {name: tuple(d for d in self.deployments if name in d.model_names) for name in names}
+        )
+
+
+# ── loading ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def load_file(
+    path: str | os.PathLike[str], *, environ: Mapping[str, str], vocabulary: Vocabulary
+) -> Config:
+    """Load a YAML file. Raises `ConfigError`, whatever is wrong with the file or in it."""
+    source = os.fsdecode(path)
+    reading = _Reading(source, environ, vocabulary)
+    try:
+        document = _yaml.read(_text_of(source))
+    except _yaml.YamlError as exc:
+        column = f"column {exc.column}: " if exc.column else ""
+        reading.lines = {(): exc.line} if exc.line else {}
+        raise reading.refuse(column + exc.text) from None
+    reading.lines = document.lines
+    for place, line in document.duplicates.items():
+        reading.problem(place, f"the key stands twice; the first is on line {line}")
+    return _load(document.data, reading)
+
+
+def load_data(
+    data: Mapping[str, Any],
+    *,
+    environ: Mapping[str, str],
+    vocabulary: Vocabulary,
+    source: str = "<dict>",
+    lines: Mapping[Path, int] | None = None,
+) -> Config:
+    """Load a mapping of the YAML's shape. Raises `ConfigError`."""
+    return _load(data, _Reading(source, environ, vocabulary, lines or {}))
+
+
+def _text_of(source: str) -> str:
+    try:
+        with open(source, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise _yaml.YamlError("there is no such file") from None
+    except IsADirectoryError:
+        raise _yaml.YamlError("is a directory, not a file") from None
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not a file name"
+        raise _yaml.YamlError(f"cannot be read: {reason}") from None
+    if len(content) > MAX_BYTES:
+        raise _yaml.YamlError("is larger than 1 MiB, so it is no configuration")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise _yaml.YamlError("is not UTF-8 text") from None
+    if "\0" in text:
+        raise _yaml.YamlError("is binary, not text")
+    return text
+
+
+def _load(data: object, reading: _Reading) -> Config:
+    if data is None or data == {}:
+        raise reading.refuse("is empty; `deployments` with at least one is required")
+    if not isinstance(data, Mapping):
+        raise reading.refuse("must be a mapping with the key `deployments`")
+    written = {key: value for key, value in data.items() if not str(key).startswith("x-")}
+    return _checked(reading.expand(written, ()), reading)
+
+
+def _checked(written: Mapping[Any, Any], reading: _Reading) -> Config:
+    reading.check_keys(written, _SECTIONS, ())
+    settings = reading.form(Settings, _section(written.get("settings")), ("settings",))
+    accounts = _accounts(written.get("accounts"), reading)
+    forms = _deployment_forms(written, reading)
+    deployments = {i: _resolve(form, reading.vocabulary) for i, form in forms.items()}
+    _check_owners(accounts, deployments, reading)
+    _check_settings(settings, deployments.values(), reading)
+    if settings is None or reading.problems:
+        raise reading.refuse()
+    return Config(
+        settings=settings,
+        accounts=_all_accounts(accounts, deployments.values()),
+        deployments=tuple(deployments.values()),
+        source=reading.source,
+        warnings=tuple(_warnings(deployments, reading)),
+    )
+
+
+def _accounts(written: object, reading: _Reading) -> dict[str, _AccountForm]:
+    if not _is_written(written):
+        return {}
+    if not isinstance(written, Mapping):
+        reading.problem(("accounts",), "must be a mapping of account ids to their facts")
+        return {}
+    accounts = {}
+    for name, facts in written.items():
+        place = ("accounts", str(name))
+        if not isinstance(name, str) or not name:
+            reading.problem(place, "an account's id must be a string (quote a number)")
+        elif form := reading.form(_AccountForm, _section(facts), place):
+            accounts[name] = form
+    return accounts
+
+
+def _deployment_forms(written: Mapping[Any, Any], reading: _Reading) -> dict[int, _DeploymentForm]:
+    """What passed, by its position in the file."""
+    entries = written.get("deployments")
+    if not isinstance(entries, list) or not any(map(_is_written, entries)):
+        reading.problem(("deployments",), "must be a list of at least one deployment")
+        return {}
+    found = [(i, entry) for i, entry in enumerate(entries) if entry != ""]
+    _check_ids(found, reading)
+    forms = {}
+    for index, entry in found:
+        origin, inherited = _inherited(entry, written.get("accounts"))
+        place = ("deployments", index)
+        if form := reading.form(_DeploymentForm, entry, place, origin, inherited):
+            forms[index] = form
+    return forms
+
+
+def _check_ids(entries: Iterable[tuple[int, object]], reading: _Reading) -> None:
+    first: dict[str, int] = {}
+    for index, entry in entries:
+        name = entry.get("id") if isinstance(entry, Mapping) else None
+        if isinstance(name, str) and name and first.setdefault(name, index) != index:
+            where = f"it is deployments[{first[name]}]'s"
+            reading.problem(
+                ("deployments", index, "id"),
+                f"the id `{reading.shown(name)}` is taken: {where}; ids are unique",
+            )
+
+
+def _inherited(entry: object, accounts: object) -> tuple[Path, Mapping[Any, Any]]:
+    """What the entry's account says, and where. Taken as written: the entry's checks apply."""
+    if isinstance(entry, Mapping) and isinstance(accounts, Mapping):
+        name = entry.get("account") or entry.get("id")
+        facts = accounts.get(name) if isinstance(name, str) else None
+        if isinstance(facts, Mapping):
+            known = _AccountForm.model_fields
+            return ("accounts", str(name)), {k: v for k, v in facts.items() if k in known}
+    return (), {}
+
+
+def _resolve(form: _DeploymentForm, vocabulary: Vocabulary) -> Deployment:
+    headers = dict(form.headers)
+    if form.base_url.authorization:
+        headers.setdefault("authorization", form.base_url.authorization)
+    operations = (
+        vocabulary.providers[form.provider].operations
+        if form.operations is None
+        else frozenset(map(Operation, form.operations))
+    )
+    return Deployment(
+        id=form.id,
+        model_names=form.model_name,
+        account=form.account or form.id,
+        account_is_default=form.account is None,
+        provider=form.provider,
+        model=form.model or form.model_name[0],
+        base_url=form.base_url.url,
+        api_key=form.api_key,
+        headers=MappingProxyType(headers),
+        weight=form.weight,
+        order=form.order,
+        operations=operations,
+        timeout=form.timeout,
+        retry_on_5xx=form.retry_on_5xx,
+    )
+
+
+def _check_owners(
+    accounts: Mapping[str, _AccountForm],
+    deployments: Mapping[int, Deployment],
+    reading: _Reading,
+) -> None:
+    """One credential is one owner: under two accounts, its videos would seem to be lost."""
+    owners: dict[object, str] = {}
+
+    def claim(account: str, credential: tuple[str, object], place: Path) -> None:
+        owner = owners.setdefault(credential, account)
+        if owner != account:
+            one, other = reading.shown(owner), reading.shown(account)
+            reading.problem(
+                place,
+                f"the same base_url and key belong to the account `{one}` and to `{other}`;"
+                " name one account for both",
+            )
+
+    for name, form in accounts.items():
+        if form.base_url and form.api_key and not reading.spoiled(("accounts", name)):
+            claim(name, (form.base_url.url, form.api_key), ("accounts", name))
+    for index, one in deployments.items():
+        place = ("deployments", index)
+        if not reading.spoiled(place) and not reading.spoiled(("accounts", one.account)):
+            claim(one.account, _credential(one), (*place, "account"))
+
+
+def _credential(one: Deployment) -> tuple[str, object]:
+    """Who asks, as the provider sees it. Without a key, it is the headers that tell."""
+    return one.base_url, one.api_key or frozenset(one.headers.items())
+
+
+def _check_settings(
+    settings: Settings | None, deployments: Iterable[Deployment], reading: _Reading
+) -> None:
+    if settings is None:
+        return
+    groups = {name for one in deployments for name in one.model_names}
+    default = settings.default_model
+    if default and default not in groups and not reading.spoiled(("deployments",)):
+        text = reading.unknown("model group", default, sorted(groups))
+        reading.problem(("settings", "default_model"), text)
+    if not settings.accept_unsigned_ids and not settings.id_secrets:
+        reading.problem(
+            ("settings", "accept_unsigned_ids"),
+            "without `id_secrets` every id is unsigned, so none would be accepted;"
+            " write a secret, or allow true",
+        )
+
+
+def _all_accounts(
+    accounts: Mapping[str, _AccountForm], deployments: Iterable[Deployment]
+) -> Mapping[str, Account]:
+    named = {one.account: _AccountForm() for one in deployments} | dict(accounts)
+    return MappingProxyType(
+        {
+            name: Account(name, form.api_key, form.base_url.url if form.base_url else None)
+            for name, form in named.items()
+        }
+    )
+
+
+def _warnings(deployments: Mapping[int, Deployment], reading: _Reading) -> Iterator[str]:
+    for index, one in deployments.items():
+        if not one.account_is_default:
+            continue
+        text = f"no account is named, so `{one.id}` is taken, its id"
+        beside = [d.id for d in deployments.values() if d is not one and _same_host(d, one)]
+        if beside:
+            text += f"; `{'`, `'.join(beside)}` has the same base_url: is it the same account?"
+        yield reading.line(("deployments", index, "account"), text)
+
+
+def _same_host(one: Deployment, other: Deployment) -> bool:
+    return one.base_url == other.base_url and one.account != other.account
+
+
+# ── reading it ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _is_written(value: object) -> bool:
+    """Null and the empty string say nothing: mostly they are a variable that is not set."""
+    return value is not None and value != ""
+
+
+def _section(value: object) -> object:
+    return value if _is_written(value) else {}
+
+
+class _Reading(Reading):
+    """A reading that knows our forms and the vocabulary."""
+
+    def __init__(
+        self,
+        source: str,
+        environ: Mapping[str, str],
+        vocabulary: Vocabulary,
+        lines: Mapping[Path, int] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(source, environ, lines)
+        self.vocabulary = vocabulary
+
+    def form(
+        self,
+        model: type[F],
+        written: object,
+        place: Path,
+        origin: Path = (),
+        inherited: Mapping[Any, Any] = MappingProxyType({}),
+    ) -> F | None:
+        """Check one mapping, with what it takes over from `origin`; `None` if it is refused."""
+        if not isinstance(written, Mapping):
+            self.problem(place, "must be a mapping")
+            return None
+        known = model.model_fields
+        self.check_keys(written, known, place)
+        own = {k: v for k, v in written.items() if k in known and _is_written(v)}
+        values = {k: v for k, v in inherited.items() if _is_written(v)} | own
+        try:
+            return model.model_validate(values, context=self)
+        except ValidationError as exc:
+            for error in exc.errors(include_url=False, include_input=False):
+                key = str(error["loc"][0])
+                # A mistake in what was taken over is told once, where it was written.
+                told = key in values or (origin and self.spoiled((*origin, key)))
+                if key in own or not told:
+                    self._refused(error, place)
+            return None
+
+    def _refused(self, error: ErrorDetails, place: Path) -> None:
+        steps = tuple(step for step in error["loc"] if step != "[key]")
+        wanted = _ALLOWED[str(steps[0])]
+        texts = {
+            "missing": f"is required: {wanted}",
+            # Only here the text is ours; pydantic's own would have to be trusted with the value.
+            "value_error": str(error.get("ctx", {}).get("error")),
+        }
+        self.problem((*place, *steps), texts.get(error["type"], f"must be {wanted}"))
+
+    def check_keys(self, written: Mapping[Any, Any], known: Collection[str], place: Path) -> None:
+        for key, value in written.items():
+            name = str(key)
+            if key in known:
+                continue
+            if not _KEY.fullmatch(name):
+                self.hide(name)
+            later = not_yet(name) or (_LITELLM if name in _LITELLM_KEYS else None)
+            if later is None:
+                self.problem((*place, name), self.unknown("key", name, known))
+            elif _is_written(value):
+                self.problem((*place, name), f"{later}; {allowed(known)}")
+
+    # What depends on the vocabulary. A ValueError: pydantic takes it to the right place.
+
+    def check_provider(self, name: str) -> None:
+        if name not in self.vocabulary.providers:
+            raise ValueError(self.unknown("provider", name, sorted(self.vocabulary.providers)))
+
+    def check_strategy(self, name: str) -> None:
+        known = sorted(self.vocabulary.strategies)
+        ours = _LITELLM_STRATEGIES.get(name, name)
+        if name in known:
+            return
+        if ours in _LATER_STRATEGIES.difference(known):
+            raise ValueError(f"the strategy `{ours}` is not supported yet; {allowed(known)}")
+        if ours != name:
+            raise ValueError(f"`{name}` is LiteLLM's word for `{ours}`; {allowed(known)}")
+        raise ValueError(self.unknown("strategy", name, known))
+
+    def check_operations(self, names: Sequence[str], provider: str) -> None:
+        possible = self.vocabulary.providers[provider].operations
+        known = [operation.value for operation in Operation if operation in possible]
+        if not names:
+            raise ValueError(f"must name at least one operation; {allowed(known)}")
+        for name in names:
+            if name in set(Operation) - possible:
+                raise ValueError(f"`{provider}` cannot do `{name}`; {allowed(known)}")
+            if name not in possible:
+                raise ValueError(self.unknown("operation", name, known))

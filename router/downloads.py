@@ -1,0 +1,197 @@
+"""Downloads: where the bytes go, and what a missing video means.
+
+A path appears only when the file is complete: the bytes go to a neighbour of it first. A download
+that breaks off is a read like any other and may be made again; each sink knows how to start over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from router._doors import Door
+from router.engine import Engine, Side
+from router.errors import (
+    BadRequestError,
+    JobFailedError,
+    NotFoundError,
+    RouterError,
+    VideoExpiredError,
+    VideoNotReadyError,
+)
+from router.messages import InvalidBody
+from router.operations import Call
+from router.transport import Sink, SinkFailed
+from router.types import Content, Operation, Routing, Video
+
+__all__ = ["download"]
+
+# What fits into memory without doubt; larger files want `to=`.
+LARGEST_IN_MEMORY = 1 << 30
+
+
+async def download(engine: Engine, call: Call[Content], side: Side) -> Content | Path:
+    """The bytes of a video, or where they were written.
+
+    Raises `VideoNotReadyError`, `VideoExpiredError` or `JobFailedError` where a 404 means that.
+    """
+    async with _target(call.to, side.door) as target:
+        try:
+            answer: Any = await engine.run(call, side, sink=target)
+        except NotFoundError as error:
+            raise await _meaning(engine, call, side, error) from error
+        except SinkFailed as failure:
+            raise failure.__cause__ or failure from None
+        return await target.result(answer.routing)
+
+
+async def _meaning(
+    engine: Engine, call: Call[Content], side: Side, missing: NotFoundError
+) -> RouterError:
+    """What a 404 or 410 says of a video: the same words serve for too early, too late and never."""
+    facts = {**vars(missing), "message": None}
+    facts = {name: facts[name] for name in _FACTS}
+    if missing.status == 410:
+        return VideoExpiredError("the video is no longer kept", **facts)
+    ask = dataclasses.replace(call, operation=Operation.STATUS, to=None, extra_query=None)
+    try:
+        video: Any = await engine.run(ask, side)
+    except RouterError:
+        return missing
+    assert isinstance(video, Video)
+    if video.done or video.status == "expired":
+        return VideoExpiredError("the video was made, and is no longer kept", **facts)
+    if video.failed:
+        code = video.error.code if video.error else None
+        said = video.error.message if video.error else None
+        facts["code"] = code
+        return JobFailedError(said or f"the job is {video.status}", video_id=video.id, **facts)
+    wait = video.routing.poll_after if video.routing else None
+    return VideoNotReadyError(f"the job is {video.status}", retry_after=wait or 5.0, **facts)
+
+
+_FACTS = (
+    "deployment",
+    "account",
+    "operation",
+    "attempts",
+    "status",
+    "code",
+    "request_id",
+    "metadata",
+)
+
+
+class Target(Sink, Protocol):
+    """A sink that knows what to return in the end."""
+
+    async def result(self, routing: Routing | None) -> Content | Path: ...
+
+
+@contextlib.asynccontextmanager
+async def _target(
+    to: str | os.PathLike[str] | IO[bytes] | None, door: Door
+) -> AsyncIterator[Target]:
+    if to is None:
+        yield _Memory()
+    elif isinstance(to, (str, os.PathLike)):
+        target = _File(Path(to), door)
+        await door.offload(target.check)
+        try:
+            yield target
+        finally:
+            await door.offload(target.discard)
+    elif callable(getattr(to, "write", None)):
+        yield _Writable(to, door)
+    else:
+        raise BadRequestError("`to` is a path or a writable binary file")
+
+
+class _Memory:
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._type: str | None = None
+
+    async def begin(self, headers: Mapping[str, str]) -> None:
+        self._data.clear()
+        self._type = headers.get("content-type")
+
+    async def write(self, chunk: bytes) -> None:
+        self._data += chunk
+        if len(self._data) > LARGEST_IN_MEMORY:
+            raise InvalidBody("more than 1 GiB; download it with `to=`")
+
+    async def result(self, routing: Routing | None) -> Content:
+        content = Content(self._data)
+        content.content_type, content.routing = self._type, routing
+        return content
+
+
+class _File:
+    """A path, written beside itself until it is whole."""
+
+    def __init__(self, path: Path, door: Door) -> None:
+        self._path, self._door = path, door
+        self._file: Any = None
+
+    def check(self) -> None:
+        if self._path.is_dir() or not self._path.parent.is_dir():
+            raise BadRequestError(f"cannot write to {self._path.name!r}: not a file in a folder")
+
+    async def begin(self, headers: Mapping[str, str]) -> None:
+        await self._door.offload(self._open)
+
+    def _open(self) -> None:
+        self.discard()
+        self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115  (closed by discard or result)
+            dir=self._path.parent, prefix=f".{self._path.name}.", suffix=".part", delete=False
+        )
+
+    async def write(self, chunk: bytes) -> None:
+        await self._door.offload(self._file.write, chunk)
+
+    async def result(self, routing: Routing | None) -> Path:
+        await self._door.offload(self._appear)
+        return self._path
+
+    def _appear(self) -> None:
+        file, self._file = self._file, None
+        file.close()
+        # A temporary file is for its owner only; what is asked for by name gets the usual mode.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(file.name, 0o666 & ~umask)
+        os.replace(file.name, self._path)
+
+    def discard(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+            os.unlink(file.name)
+
+
+class _Writable:
+    """A file of the caller's, which cannot be taken back: a second start skips what it has."""
+
+    def __init__(self, file: IO[bytes], door: Door) -> None:
+        self._file, self._door = file, door
+        self._written = 0
+        self._skip = 0
+
+    async def begin(self, headers: Mapping[str, str]) -> None:
+        self._skip = self._written
+
+    async def write(self, chunk: bytes) -> None:
+        fresh = chunk[self._skip :]
+        self._skip -= min(self._skip, len(chunk))
+        if fresh:
+            await self._door.offload(self._file.write, fresh)
+            self._written += len(fresh)
+
+    async def result(self, routing: Routing | None) -> Path:
+        return Path(str(getattr(self._file, "name", "")))

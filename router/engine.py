@@ -1,0 +1,530 @@
+"""The one path of a call.
+
+    describe ── who may serve it ── pick ── build ── send ── judge ── answer
+                 (fleet, ids)        ▲                         │
+                                     └──────── again ──────────┴── error
+
+A call arrives as a description. The fleet says who may serve it, by the groups it names and by the
+accounts that own what it names. `_attempt` makes one pass: it picks a deployment from memory, lets
+the provider build the request, sends it, and asks the outcome table what that taught. The table
+says whether there may be another pass; `retry` counts them. What was learned is in force before
+the next pick, of this call or any other.
+
+Everything is written once, as coroutines; the side that a call came in by (`Side`) knows how to
+send, to sleep, and to do several things at once. Nothing in here reads a global clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from router import errors
+from router._doors import Door
+from router.balancing import draw
+from router.errors import RouterError
+from router.events import Attempted, Picked
+from router.fleet import Fleet, Member
+from router.ids import Copy, IdCodec, Kind
+from router.learning import Learning
+from router.messages import NOTHING_SAID, ErrorBody, InvalidBody, Reply, Request
+from router.observations import Cause, Ejection
+from router.operations import Call, Upload, opened
+from router.outcomes import Exchange, Fault, Outcome, judge
+from router.ownership import Owned, owned_by
+from router.providers import Bound
+from router.retry import Again, RetryBudget, back_off, retrying
+from router.selection import Route, choose
+from router.transport import Patience, Sink, Transport, Unanswered
+from router.types import (
+    Answer,
+    AttemptRecord,
+    Character,
+    Clock,
+    Operation,
+    Routing,
+    Video,
+    VideoDeleted,
+    VideoPage,
+)
+
+__all__ = ["Engine", "Side", "Trip"]
+
+AnswerT = TypeVar("AnswerT")
+
+POLL_AFTER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The side a call came in by: its door and its transport."""
+
+    door: Door
+    transport: Transport
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Trip:
+    """One call under way: what it is bound to, and what has happened to it so far."""
+
+    call: Call[Any]
+    side: Side
+    fleet: Fleet
+    route: Route
+    owned: Owned
+    started: float
+    deadline: float
+    upload: Upload | None = None
+    sink: Sink | None = None
+    tried: list[Member] = field(default_factory=list)
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    failed: RouterError | None = None
+    may_have_arrived: bool = False
+
+    @property
+    def operation(self) -> Operation:
+        return self.call.operation
+
+
+class Downloaded(Answer):
+    """The answer to a download: its bytes went to the sink."""
+
+
+class Engine:
+    """Runs calls over a fleet. Safe under threads, tasks, and several event loops."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        codec: IdCodec,
+        learning: Learning,
+        *,
+        clock: Clock,
+        now: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self.fleet = fleet
+        self.codec = codec
+        self.learning = learning
+        self.clock = clock
+        self.now = now
+        self._rng = rng
+        self._budget = RetryBudget()
+
+    # The path -----------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        call: Call[AnswerT],
+        side: Side,
+        *,
+        sink: Sink | None = None,
+        upload: Upload | None = None,
+        owned: Owned | None = None,
+    ) -> AnswerT:
+        """One call, from description to answer, with our ids and its routing.
+
+        `sink` takes a download. `upload` is the call's file where it has been opened before, and
+        `owned` its owners where they are known.
+        """
+        trip = self.trip(call, side, owned)
+        trip.sink = sink
+        self._budget.called()
+        async with opened(call.upload if upload is None else None, side.door) as file:
+            trip.upload = upload or file
+            try:
+                answer = await self._attempt(trip)
+            except Again as first:
+                answer = await self._go_on(trip, first)
+        return cast("AnswerT", answer)  # the operation of a Call[T] is one that answers T
+
+    def trip(self, call: Call[Any], side: Side, owned: Owned | None = None) -> Trip:
+        """A call with its owners found; raises where the configuration or an id forbids it."""
+        fleet = self.fleet
+        started = self.clock.monotonic()
+        owned = owned or owned_by(call, fleet, self.codec)
+        everywhere = call.operation is Operation.LIST and call.account is not None
+        route = Route(
+            call.operation,
+            fleet.names_for(call.models, owned=bool(call.ids) or everywhere),
+            None if owned.settled else call.custom_llm_provider,
+            owned.accounts,
+            follow_up=bool(call.ids) or not call.operation.is_submit,
+        )
+        fleet.tiers(route)
+        return Trip(
+            call=call,
+            side=side,
+            fleet=fleet,
+            route=route,
+            owned=owned,
+            started=started,
+            deadline=started + (call.deadline or fleet.config.settings.deadline),
+        )
+
+    async def _go_on(self, trip: Trip, first: Again) -> Answer:
+        limit = trip.call.retries
+        return await retrying(
+            first,
+            lambda: self._attempt(trip),
+            retries=trip.fleet.config.settings.retries if limit is None else limit,
+            budget=self._budget,
+            wait=lambda attempt: self._wait_before(trip, attempt),
+            too_late=lambda wait: self.clock.monotonic() + wait >= trip.deadline,
+            sleep=trip.side.door.sleep,
+        )
+
+    async def _attempt(self, trip: Trip) -> Answer:
+        """One pass: pick, build, send, judge. Raises `Again` where another may follow."""
+        member = await self.pick(trip)
+        natives = trip.owned.natives_in(member.deployment.account)
+        bound = Bound(trip.call, member.deployment, natives, trip.upload)
+        request = self._request(trip, bound, member)
+        started = self.clock.monotonic()
+        try:
+            with self.learning.in_flight(member):
+                exchange, answer, cause = await self._exchange(trip, bound, member, request)
+        except BaseException as exc:
+            self._left(trip, member, request, exc, self.clock.monotonic() - started)
+            raise
+        outcome = judge(exchange)
+        seconds = self.clock.monotonic() - started
+        self._record(trip, member, exchange, outcome, seconds)
+        if outcome.error is None:
+            if answer is None:  # a repeated delete that found nothing left to delete
+                answer = VideoDeleted(id=bound.native)
+            return self._ours(trip, member, answer, exchange)
+        error = self._error(trip, member, exchange, outcome, cause)
+        if not outcome.again:
+            raise error from cause
+        if self.clock.monotonic() >= trip.deadline:
+            raise self._too_late(trip) from error
+        error.__cause__ = cause
+        trip.failed = error
+        raise Again(error, surely_refused=not request.sent_whole or exchange.status is not None)
+
+    # Picking ------------------------------------------------------------------------------------
+
+    async def pick(self, trip: Trip) -> Member:
+        """The deployment of the next attempt. From memory; waits only where a read may."""
+        while True:
+            if self.clock.monotonic() >= trip.deadline:
+                raise self._too_late(trip)
+            member = self.choose(trip)
+            if member is not None:
+                trip.tried.append(member)
+                self.learning.tell(self._picked(trip, member))
+                return member
+            wait = self._until_unthrottled(trip)
+            if wait is None:
+                raise trip.failed or self.nobody(trip)
+            await trip.side.door.sleep(wait)
+
+    def choose(self, trip: Trip) -> Member | None:
+        """Who serves next; a read may go to a deployment again, a submit never does."""
+        found = self._chosen(trip, trip.tried)
+        if found is None and trip.tried and not trip.operation.is_submit:
+            found = self._chosen(trip, ())
+        return found
+
+    def _chosen(self, trip: Trip, tried: Sequence[Member]) -> Member | None:
+        lanes = trip.fleet.tiers(trip.route)
+        scores = trip.fleet.strategy
+        return choose(lanes, trip.route, scores, draw, now=self.now(), rng=self._rng, tried=tried)
+
+    def _wait_before(self, trip: Trip, attempt: int) -> float:
+        """Seconds before another attempt: none for another deployment, a back-off for the same."""
+        if trip.operation.is_submit or self._chosen(trip, trip.tried) is not None:
+            return 0.0
+        return back_off(attempt, self._rng)
+
+    def _until_unthrottled(self, trip: Trip) -> float | None:
+        """Seconds until a read may be sent again, where it is throttled and that is soon enough."""
+        if trip.operation.is_submit:
+            return None
+        now = self.now()
+        ends = [e.until for e in self._ejections(trip).values() if e.cause is Cause.THROTTLED]
+        if not ends or self.clock.monotonic() + min(ends) - now >= trip.deadline:
+            return None
+        return max(min(ends) - now, 0.0)
+
+    def _ejections(self, trip: Trip) -> dict[str, Ejection]:
+        now = self.now()
+        members = [m for tier in trip.fleet.tiers(trip.route) for m in tier.candidates]
+        found = {
+            m.deployment.id: m.health.ejection(trip.operation, now, trip.route.ignoring)
+            for m in members
+        }
+        return {name: ejection for name, ejection in found.items() if ejection is not None}
+
+    # Sending ------------------------------------------------------------------------------------
+
+    def _request(self, trip: Trip, bound: Bound, member: Member) -> Request:
+        try:
+            request = member.provider.request(bound)
+        except (TypeError, ValueError) as exc:
+            why = f"the call cannot be written as a request: {exc}"
+            raise errors.BadRequestError(why, **self._facts(trip, member)) from exc
+        given = {name.lower(): value for name, value in (trip.call.extra_headers or {}).items()}
+        request.headers = {**member.headers, **request.headers, **given}
+        if trip.call.extra_query:
+            request.add_query(trip.call.extra_query)
+        return request
+
+    async def _exchange(
+        self, trip: Trip, bound: Bound, member: Member, request: Request
+    ) -> tuple[Exchange, Answer | None, Exception | None]:
+        """Send, and read what comes: the facts for the table, the answer, and a foreign cause."""
+        provider = member.provider
+        reply = Reply(0, {})
+        answer: Answer | Request = request
+        try:
+            while isinstance(answer, Request):
+                asked = answer
+                reply = await self._send(trip, bound, asked)
+                request.sent_whole = True
+                if not 200 <= reply.status < 300:
+                    said = provider.error(reply)
+                    return self._happened(trip, member, reply, body=said), None, None
+                answer = Downloaded() if asked.download else provider.answer(bound, reply)
+        except Unanswered as exc:
+            sent = request.sent_whole
+            return self._happened(trip, member, None, fault=exc.fault, sent=sent), None, exc
+        except InvalidBody as exc:
+            return self._happened(trip, member, reply, invalid=str(exc)), None, exc
+        return self._happened(trip, member, reply), answer, None
+
+    async def _send(self, trip: Trip, bound: Bound, request: Request) -> Reply:
+        settings = trip.fleet.config.settings
+        left = max(trip.deadline - self.clock.monotonic(), 0.001)
+        timeout = trip.call.timeout or bound.deployment.timeout or settings.timeout
+        # A JSON call is bounded as a whole; where many bytes move, only their silence is.
+        moving = request.download or request.body.uploads
+        whole = left if moving else min(timeout, left)
+        patience = Patience(settings.connect_timeout, timeout, whole)
+        fresh = trip.operation.is_submit
+        return await trip.side.transport.exchange(request, patience, trip.sink, fresh=fresh)
+
+    def _happened(
+        self,
+        trip: Trip,
+        member: Member,
+        reply: Reply | None,
+        *,
+        body: ErrorBody | None = None,
+        fault: Fault | None = None,
+        invalid: str | None = None,
+        sent: bool = True,
+    ) -> Exchange:
+        return Exchange(
+            trip.operation,
+            status=reply.status if reply is not None else None,
+            headers=reply.headers if reply is not None else {},
+            body=body or NOTHING_SAID,
+            fault=fault,
+            invalid=invalid,
+            sent_whole=sent,
+            names_id=bool(trip.call.ids),
+            worked_before=self.learning.has_worked(member.deployment.account, trip.operation),
+            sent_before=trip.may_have_arrived,
+            retry_on_5xx=member.deployment.retry_on_5xx,
+            throttled_in_a_row=member.health.throttled_in_a_row(trip.operation),
+            at=self.now(),
+        )
+
+    # After --------------------------------------------------------------------------------------
+
+    def _record(
+        self, trip: Trip, member: Member, exchange: Exchange, outcome: Outcome, seconds: float
+    ) -> None:
+        deployment = member.deployment
+        trip.may_have_arrived = trip.may_have_arrived or exchange.sent_whole
+        self.learning.learn(
+            trip.fleet,
+            member,
+            trip.operation,
+            outcome,
+            seconds,
+            unreachable=exchange.fault is Fault.CONNECT,
+            reason=deployment.redact(_reason(exchange, outcome)),
+        )
+        request_id = exchange.headers.get("x-request-id")
+        trip.attempts.append(
+            AttemptRecord(
+                deployment.id,
+                deployment.account,
+                seconds,
+                exchange.status,
+                outcome.result,
+                request_id,
+            )
+        )
+        self.learning.tell(self._attempted(trip, member, seconds, exchange.status, outcome))
+
+    def reported(
+        self,
+        trip: Trip,
+        member: Member,
+        reply: Reply | None,
+        body: ErrorBody,
+        fault: Fault | None,
+        seconds: float,
+    ) -> RouterError:
+        """Take in an exchange that the caller made; the error that it amounts to."""
+        exchange = self._happened(trip, member, reply, body=body, fault=fault)
+        outcome = judge(exchange)
+        self._record(trip, member, exchange, outcome, seconds)
+        return self._error(trip, member, exchange, outcome, None)
+
+    def _left(
+        self, trip: Trip, member: Member, request: Request, exc: BaseException, seconds: float
+    ) -> None:
+        """The attempt ended by neither answer nor fault: cancelled, or refused by the provider's
+        own reading of the answer."""
+        if isinstance(exc, RouterError):
+            vars(exc).update(self._facts(trip, member))
+            return
+        self.learning.cancelled(member, trip.operation, seconds)
+        reached = trip.operation.is_submit and request.sent_whole
+        outcome = Outcome("cancelled", accepted="maybe" if reached else "no")
+        self.learning.tell(self._attempted(trip, member, seconds, None, outcome))
+
+    def _ours(self, trip: Trip, member: Member, answer: Answer, exchange: Exchange) -> Answer:
+        """The provider's answer with our ids and its routing."""
+        account = member.deployment.account
+        if isinstance(answer, Character):
+            answer.id = self.id_of(trip, Kind.CHARACTER, account, answer.id)
+        elif isinstance(answer, (Video, VideoDeleted)):
+            self._own_video(trip, member, answer)
+        elif isinstance(answer, VideoPage):
+            for video in answer.data:
+                self._own_video(trip, member, video)
+        return answer.with_routing(
+            Routing(
+                deployment=member.deployment.id,
+                account=account,
+                attempts=tuple(trip.attempts),
+                seconds=self.clock.monotonic() - trip.started,
+                poll_after=_poll_after(answer, exchange.headers),
+                metadata=trip.call.metadata,
+            )
+        )
+
+    def _own_video(self, trip: Trip, member: Member, video: Video | VideoDeleted) -> None:
+        copy = Copy(member.deployment.account, video.id)
+        video.id = self.id_of(trip, Kind.VIDEO, *copy)
+        if isinstance(video, VideoDeleted):
+            return
+        if trip.operation.starts_job:
+            self.learning.submitted(copy, member)
+        self.learning.seen(trip.fleet, copy, video.id, video)
+        source = video.remixed_from_video_id
+        if source:
+            video.remixed_from_video_id = self.id_of(trip, Kind.VIDEO, copy.account, source)
+
+    def id_of(self, trip: Trip, kind: Kind, account: str, native: str) -> str:
+        """Our id of an asset: the one the caller used for it, if the call named it."""
+        copy = Copy(account, native)
+        return trip.owned.given.get(copy) or self.codec.encode(kind, [copy])
+
+    # Errors -------------------------------------------------------------------------------------
+
+    def _error(
+        self,
+        trip: Trip,
+        member: Member,
+        exchange: Exchange,
+        outcome: Outcome,
+        cause: Exception | None,
+    ) -> RouterError:
+        kind = outcome.error or RouterError
+        said = exchange.body.message or exchange.invalid or (str(cause) if cause else "")
+        facts: dict[str, Any] = {
+            **self._facts(trip, member),
+            "status": exchange.status,
+            "code": exchange.body.code,
+            "request_id": exchange.headers.get("x-request-id"),
+            "accepted": outcome.accepted,
+        }
+        if issubclass(kind, errors.TryLaterError):
+            facts["retry_after"] = outcome.retry_after or POLL_AFTER_SECONDS
+        if issubclass(kind, errors.AmbiguousSubmitError):
+            facts["sent_at"] = self.now() - trip.attempts[-1].seconds
+            said = f"{outcome.result}: a job may be running; {said}".rstrip("; ")
+        what = f"{exchange.status} " if exchange.status else ""
+        return kind(f"{what}{member.deployment.redact(said or outcome.result)}", **facts)
+
+    def nobody(self, trip: Trip) -> RouterError:
+        now = self.now()
+        ejections = self._ejections(trip)
+        reasons = {
+            name: f"{e.reason}, for {e.until - now:.1f} s more" for name, e in ejections.items()
+        }
+        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        soonest = min((e.until - now for e in ejections.values()), default=1.0)
+        return errors.NoDeploymentAvailableError(
+            f"no deployment is in rotation for {trip.operation}: {listed}",
+            reasons=reasons,
+            retry_after=max(soonest, 0.1),
+            **self._facts(trip),
+        )
+
+    def _too_late(self, trip: Trip) -> RouterError:
+        seconds = trip.deadline - trip.started
+        why = f"the deadline of {seconds:g} s passed"
+        return errors.DeadlineExceededError(why, **self._facts(trip))
+
+    @staticmethod
+    def _facts(trip: Trip, member: Member | None = None) -> dict[str, Any]:
+        """What every error of this call carries."""
+        return {
+            "deployment": member.deployment.id if member else None,
+            "account": member.deployment.account if member else None,
+            "operation": str(trip.operation),
+            "attempts": tuple(trip.attempts),
+            "metadata": trip.call.metadata,
+        }
+
+    # Events -------------------------------------------------------------------------------------
+
+    def _picked(self, trip: Trip, member: Member) -> Picked:
+        deployment = member.deployment
+        return Picked(
+            self.now(),
+            str(trip.operation),
+            deployment.id,
+            deployment.account,
+            trip.call.metadata,
+        )
+
+    def _attempted(
+        self, trip: Trip, member: Member, seconds: float, status: int | None, outcome: Outcome
+    ) -> Attempted:
+        return Attempted(
+            self.now(),
+            str(trip.operation),
+            member.deployment.id,
+            member.deployment.account,
+            seconds,
+            status,
+            outcome.result,
+            outcome.accepted,
+            trip.call.metadata,
+        )
+
+
+def _reason(exchange: Exchange, outcome: Outcome) -> str:
+    said = exchange.body.message or exchange.invalid or ""
+    return f"{exchange.status or ''} {outcome.result}{': ' + said if said else ''}".strip()[:300]
+
+
+def _poll_after(answer: Answer, headers: Mapping[str, str]) -> float | None:
+    """When to look at an unfinished job again, in seconds: the provider's word, else 5 s."""
+    if not isinstance(answer, Video) or answer.done or answer.failed:
+        return None
+    try:
+        return max(float(headers["openai-poll-after-ms"]) / 1000, 0.0)
+    except (KeyError, ValueError):
+        return POLL_AFTER_SECONDS

@@ -1,0 +1,125 @@
+"""The fleet: one configuration's deployments, with what is known of each.
+
+A fleet never changes. A reload makes a new one and swaps it; calls under way keep theirs. What was
+learned of a deployment is carried over by its id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from router.balancing import STRATEGIES, Load
+from router.config import Config, Deployment
+from router.errors import OwnershipError, UnknownModelError, UnsupportedOperationError
+from router.health import Health
+from router.observations import Cause
+from router.providers import PROVIDERS, Provider
+from router.selection import Candidate, Obstacle, Route, Tier, obstacle, tiers
+
+__all__ = ["Fleet", "Member"]
+
+# Routes are few; names come from callers, so the memory of them must have an end.
+_REMEMBERED_ROUTES = 1024
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Member(Candidate):
+    """A candidate with its provider; `health` and `load` outlive the fleet."""
+
+    health: Health
+    load: Load
+    provider: Provider
+    headers: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"<Member {self.deployment.id}>"
+
+
+class Fleet:
+    """All deployments of a configuration, and who of them may serve a route."""
+
+    def __init__(self, config: Config, before: Fleet | None = None) -> None:
+        self.config = config
+        known = before.members if before is not None else {}
+        self.members: dict[str, Member] = {
+            d.id: _member(d, known.get(d.id)) for d in config.deployments
+        }
+        self.strategy = STRATEGIES[config.settings.strategy]
+        self.groups = tuple(dict.fromkeys(n for d in config.deployments for n in d.model_names))
+        self.accounts = tuple(dict.fromkeys(d.account for d in config.deployments))
+        self._tiers: dict[Route, tuple[Tier[Member], ...]] = {}
+
+    def tiers(self, route: Route) -> tuple[Tier[Member], ...]:
+        """The candidates of a route by tier; raises where the configuration has none."""
+        found = self._tiers.get(route)
+        if found is None:
+            found = tiers(self.members.values(), route)
+            if not found:
+                raise self._nobody(route)
+            if len(self._tiers) >= _REMEMBERED_ROUTES:
+                self._tiers.clear()
+            self._tiers[route] = found
+        return found
+
+    def of_account(self, account: str) -> list[Member]:
+        return [m for m in self.members.values() if m.deployment.account == account]
+
+    def names_for(self, named: tuple[str, ...] | None, *, owned: bool) -> tuple[str, ...] | None:
+        """The groups a call may go to; raises `UnknownModelError`, listing the known."""
+        for name in named or ():
+            if name not in self.groups:
+                raise UnknownModelError(
+                    f"no model group {name!r}; there are {', '.join(self.groups)}"
+                )
+        if named is not None or owned:
+            return named
+        default = self.config.settings.default_model
+        if default is not None:
+            return (default,)
+        if len(self.groups) == 1:
+            return self.groups
+        raise UnknownModelError(
+            f"name a model, or set default_model; there are {', '.join(self.groups)}"
+        )
+
+    def _nobody(self, route: Route) -> Exception:
+        against = [obstacle(m, route) for m in self.members.values()]
+        verdicts = {o.verdict for o in against if isinstance(o, Obstacle)}
+        if "unsupported" in verdicts:
+            return UnsupportedOperationError(
+                f"{route.operation} is not supported by any deployment that this call may go to",
+                operation=route.operation,
+            )
+        if route.owners is not None:
+            return OwnershipError(
+                f"what this call names lives in {_listed(route.owners)}, and no deployment of "
+                f"{'that account' if len(route.owners) == 1 else 'those accounts'} is "
+                f"{'in ' + _listed(route.names) if route.names else 'configured'}",
+                operation=route.operation,
+            )
+        if "drained" in verdicts:
+            return UnsupportedOperationError(
+                "every deployment that this call may go to has weight 0: follow-ups only",
+                operation=route.operation,
+            )
+        return UnsupportedOperationError(
+            f"no deployment of the provider {route.provider!r} is among the candidates",
+            operation=route.operation,
+        )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names)
+
+
+def _member(deployment: Deployment, before: Member | None) -> Member:
+    provider = PROVIDERS[deployment.provider]
+    secrets = {name: value.get_secret_value() for name, value in deployment.headers.items()}
+    headers = {**provider.headers(deployment), **secrets}
+    health, load = Health(), Load()
+    if before is not None:
+        health, load = before.health, before.load
+        if before.headers != headers or before.deployment.base_url != deployment.base_url:
+            # The old key's refusal says nothing of the new one.
+            health.lift(Cause.DENIED)
+    return Member(deployment, provider.dialect, health, load, provider, headers)

@@ -1,0 +1,117 @@
+"""Which deployments are out of rotation, and until when.
+
+                     3 failures in a row
+        in rotation ─────────────────────► ejected 5 s, doubling to 300 s
+             ▲                                  │
+             │  one success (the back-off       │ the deadline passes
+             │  starts again from 5 s)          ▼
+             └───────────────────────────── in rotation, one failure from the next ejection
+
+Beside this judgement of ours stand three that are the provider's own word, each with its deadline:
+throttled (429), denied (the account's key or bill), missing (it has no such operation or model).
+
+Submits and reads are judged apart, since they fail apart; but a host that cannot be reached is out
+for both. Nothing here knows a clock or a network: `now` and the random generator are handed in.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from router.observations import BOTH, READS, SUBMITS, Cause, Ejection, Scope
+from router.types import Operation
+
+__all__ = ["FAILURES_IN_A_ROW", "Health"]
+
+FAILURES_IN_A_ROW = 3
+BACK_OFF_SECONDS = 5.0
+LONGEST_BACK_OFF = 300.0
+
+
+class Health:
+    """The health of one deployment, as this worker knows it. Written under the engine's lock."""
+
+    __slots__ = ("_ejections", "_failures", "_steps", "_throttled", "latest")
+
+    def __init__(self) -> None:
+        self._failures = {SUBMITS: 0, READS: 0}
+        self._steps = {SUBMITS: 0, READS: 0}
+        self._throttled = {SUBMITS: 0, READS: 0}
+        self._ejections: dict[tuple[Scope, Cause], Ejection] = {}
+        # The last deadline of all: one comparison tells a pick that nobody is out.
+        self.latest = 0.0
+
+    def succeeded(self, operation: Operation) -> None:
+        side = _side(operation)
+        self._failures[side] = self._steps[side] = self._throttled[side] = 0
+
+    def failed(
+        self, operation: Operation, now: float, rng: random.Random, *, unreachable: bool
+    ) -> Ejection | None:
+        """Count a failure; the ejection that it leads to, if it does.
+
+        `unreachable` failures say that the host is gone, so they count for both sides.
+        """
+        sides = (SUBMITS, READS) if unreachable else (_side(operation),)
+        due = False
+        for side in sides:
+            self._failures[side] += 1
+            due = due or self._failures[side] >= FAILURES_IN_A_ROW
+        if not due:
+            return None
+        step = max(self._steps[side] for side in sides)
+        for side in sides:
+            self._steps[side] = step + 1
+            # The next failure after the deadline ejects again at once, and for longer.
+            self._failures[side] = FAILURES_IN_A_ROW - 1
+        seconds = min(BACK_OFF_SECONDS * 2.0**step, LONGEST_BACK_OFF)
+        # A tenth of jitter, so that a fleet does not come back as one.
+        until = now + seconds * (1 + 0.1 * rng.random())
+        scope = BOTH if unreachable else sides[0]
+        return Ejection(scope, until, Cause.FAILURES, "failures in a row", step)
+
+    def throttled(self, operation: Operation) -> int:
+        """Count a throttling; how many came in a row before it."""
+        side = _side(operation)
+        self._throttled[side] += 1
+        return self._throttled[side] - 1
+
+    def throttled_in_a_row(self, operation: Operation) -> int:
+        return self._throttled[_side(operation)]
+
+    def eject(self, ejection: Ejection) -> bool:
+        """Take out of rotation; ejections only extend. Whether this one did."""
+        key = (ejection.scope, ejection.cause)
+        known = self._ejections.get(key)
+        if known is not None and known.until >= ejection.until:
+            return False
+        self._ejections[key] = ejection
+        self.latest = max(self.latest, ejection.until)
+        return True
+
+    def lift(self, cause: Cause) -> None:
+        """Undo the ejections of a cause that is gone, as a rejected key is after a reload."""
+        self._ejections = {k: e for k, e in self._ejections.items() if e.cause is not cause}
+        self.latest = max((e.until for e in self._ejections.values()), default=0.0)
+
+    def ejection(
+        self, operation: Operation, now: float, ignoring: Iterable[Cause] = ()
+    ) -> Ejection | None:
+        """The longest ejection that keeps this operation away now; `None` in rotation."""
+        if self.latest <= now:
+            return None
+        standing = [
+            e
+            for e in self._ejections.values()
+            if e.until > now and e.covers(operation) and e.cause not in ignoring
+        ]
+        return max(standing, key=lambda e: e.until, default=None)
+
+    def standing(self, now: float) -> list[Ejection]:
+        """All ejections in force."""
+        return [e for e in self._ejections.values() if e.until > now]
+
+
+def _side(operation: Operation) -> Scope:
+    return SUBMITS if operation.is_submit else READS

@@ -1,0 +1,78 @@
+"""One call, described: the operation, what it names, what it carries, how it may be served."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any, Generic, TypedDict, TypeVar
+
+from router.types import FileInput, Operation
+
+__all__ = ["Call", "Options"]
+
+AnswerT = TypeVar("AnswerT", covariant=True)
+
+
+class Options(TypedDict, total=False):
+    """What every call takes besides its own arguments.
+
+    `custom_llm_provider` keeps only deployments of that provider or dialect; it is ignored where
+    an id names the owner. `account` names the owner of native ids and of account-bound files.
+    `timeout` (one attempt) and `deadline` (the call) are in seconds; `retries` counts further
+    attempts. `extra_headers`, `extra_body` and `extra_query` are added to the request. `user` is
+    sent where the API knows it; `metadata` is never sent, and stands in events and in `.routing`.
+    """
+
+    custom_llm_provider: str | None
+    account: str | None
+    timeout: float | None
+    deadline: float | None
+    retries: int | None
+    extra_headers: Mapping[str, str] | None
+    extra_body: Mapping[str, Any] | None
+    extra_query: Mapping[str, Any] | None
+    user: str | None
+    metadata: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Call(Generic[AnswerT]):
+    """The description of one call. Nothing here has been looked up, opened or sent.
+
+    `ids` are what the call names (a video, or characters), as the caller wrote them. `upload` is
+    the file to send and `upload_field` the name of its form field; `reference` is an image by url
+    or file id. `models` is `None` where the caller named no group.
+    """
+
+    operation: Operation
+    models: tuple[str, ...] | None = None
+    ids: tuple[str, ...] = ()
+    prompt: str | None = None
+    name: str | None = None
+    seconds: str | None = None
+    size: str | None = None
+    variant: str = "video"
+    upload: FileInput | None = None
+    upload_field: str = "video"
+    reference: Mapping[str, str] | None = None
+    replicate: int = 1
+    limit: int = 20
+    after: str | None = None
+    order: str = "desc"
+    to: str | os.PathLike[str] | IO[bytes] | None = None
+    # What all calls take; the words are explained at `Options`.
+    custom_llm_provider: str | None = None
+    account: str | None = None
+    timeout: float | None = None
+    deadline: float | None = None
+    retries: int | None = None
+    extra_headers: Mapping[str, str] | None = None
+    extra_body: Mapping[str, Any] | None = None
+    extra_query: Mapping[str, Any] | None = None
+    user: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        # Prompts, files and headers are the caller's business, not a log's.
+        return f"<Call {self.operation} models={self.models} ids={self.ids}>"

@@ -1,0 +1,366 @@
+"""From a method's arguments to a `Call`, or to an error that says what is wrong with them.
+
+These functions are the signatures of the public methods: `Router` pairs each with its two doors.
+They look at values only; what needs the configuration, an id's meaning or a file comes later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, NoReturn, Unpack
+
+from router.config import not_yet
+from router.errors import BadRequestError, ConfigError
+from router.operations.call import Call, Options
+from router.types import (
+    Character,
+    CharacterRef,
+    Content,
+    FileInput,
+    ImageInput,
+    Names,
+    Operation,
+    Video,
+    VideoDeleted,
+    VideoInput,
+    VideoPage,
+)
+
+__all__ = [
+    "DESCRIBE",
+    "content",
+    "create_character",
+    "delete",
+    "edit",
+    "extension",
+    "generation",
+    "get_character",
+    "listing",
+    "remix",
+    "routing_only",
+    "status",
+]
+
+# The published bounds: a prompt of 1 to 32,000 characters, a name of 1 to 80, pages of at most 100.
+_LONGEST_PROMPT = 32_000
+_LONGEST_NAME = 80
+_LONGEST_PAGE = 100
+MOST_COPIES = 8
+
+# Arguments that other libraries have for what is written elsewhere here.
+_REPLACED = {
+    "api_key": "deployments take their key from the YAML (`api_key:`)",
+    "api_base": "deployments take their address from the YAML (`base_url:`)",
+    "num_retries": "the argument is called `retries`",
+    "mock_response": "test against `router.testing.StandIn`",
+}
+
+
+def create_character(
+    *,
+    name: str,
+    video: FileInput,
+    model: str | None = None,
+    target_model_names: Names | None = None,
+    replicate: int | str = 1,
+    **options: Unpack[Options],
+) -> Call[Character]:
+    """Make a reusable character from a clip.
+
+    `replicate=n` (at most 8, or `"all"`) uploads to the best n accounts at once; the one id
+    returned holds all copies. Raises the last error only when every copy failed.
+    """
+    if not isinstance(name, str) or not 1 <= len(name.strip()) <= _LONGEST_NAME:
+        _refuse(f"a character's name has 1 to {_LONGEST_NAME} characters")
+    if isinstance(video, (Video, Mapping)):
+        _refuse("a character is made from a clip (bytes, a path, an open file), not from an id")
+    return Call(
+        operation=Operation.CREATE_CHARACTER,
+        models=_models(model, target_model_names),
+        name=name,
+        upload=video,
+        replicate=_copies(replicate),
+        **_checked(options),
+    )
+
+
+def get_character(character_id: str | Character, **options: Unpack[Options]) -> Call[Character]:
+    """Look up a character where it lives."""
+    return Call(operation=Operation.GET_CHARACTER, ids=(_id_of(character_id),), **_checked(options))
+
+
+def generation(
+    *,
+    prompt: str,
+    model: str | None = None,
+    target_model_names: Names | None = None,
+    seconds: str | int | None = None,
+    size: str | None = None,
+    input_reference: ImageInput | None = None,
+    characters: Sequence[CharacterRef] | None = None,
+    **options: Unpack[Options],
+) -> Call[Video]:
+    """Start a video from a prompt.
+
+    With `characters` it goes to an account that holds all of them. `input_reference` is a file,
+    `{"image_url": …}` or `{"file_id": …}`; `seconds` and `size` are sent as they are, since what
+    is allowed differs between providers.
+    """
+    reference = input_reference if isinstance(input_reference, Mapping) else None
+    if reference is not None and len({"image_url", "file_id"} & set(reference)) != 1:
+        _refuse("input_reference is a file, {'image_url': …} or {'file_id': …}")
+    if isinstance(characters, (str, Character, Mapping)):
+        _refuse("characters is a list; each one a Character, an id or {'id': …}")
+    return Call(
+        operation=Operation.GENERATION,
+        models=_models(model, target_model_names),
+        ids=tuple(_id_of(character) for character in characters or ()),
+        prompt=_prompt(prompt),
+        seconds=_seconds(seconds),
+        size=size,
+        upload=None if isinstance(input_reference, Mapping) else input_reference,
+        upload_field="input_reference",
+        reference=reference,
+        **_checked(options),
+    )
+
+
+def edit(
+    *,
+    prompt: str,
+    video_id: str | None = None,
+    video: VideoInput | None = None,
+    model: str | None = None,
+    target_model_names: Names | None = None,
+    **options: Unpack[Options],
+) -> Call[Video]:
+    """Change a video by a prompt: one that exists (`video_id`), or one sent along (`video`)."""
+    source, upload = _source(video_id, video)
+    return Call(
+        operation=Operation.EDIT,
+        models=_models(model, target_model_names),
+        ids=source,
+        prompt=_prompt(prompt),
+        upload=upload,
+        **_checked(options),
+    )
+
+
+def extension(
+    *,
+    prompt: str,
+    seconds: str | int,
+    video_id: str | None = None,
+    video: VideoInput | None = None,
+    model: str | None = None,
+    target_model_names: Names | None = None,
+    **options: Unpack[Options],
+) -> Call[Video]:
+    """Continue a video by `seconds`: one that exists (`video_id`), or one sent along (`video`)."""
+    source, upload = _source(video_id, video)
+    if seconds is None:
+        _refuse("an extension needs `seconds`")
+    return Call(
+        operation=Operation.EXTENSION,
+        models=_models(model, target_model_names),
+        ids=source,
+        prompt=_prompt(prompt),
+        seconds=_seconds(seconds),
+        upload=upload,
+        **_checked(options),
+    )
+
+
+def remix(*, video_id: str, prompt: str, **options: Unpack[Options]) -> Call[Video]:
+    """Make a video again with another prompt."""
+    return Call(
+        operation=Operation.REMIX,
+        ids=(_id_of(video_id),),
+        prompt=_prompt(prompt),
+        **_checked(options),
+    )
+
+
+def status(video_id: str | Video, **options: Unpack[Options]) -> Call[Video]:
+    """What has become of a video, asked once. `video_wait` asks until the job ends."""
+    return Call(operation=Operation.STATUS, ids=(_id_of(video_id),), **_checked(options))
+
+
+def content(
+    video_id: str | Video,
+    *,
+    variant: str = "video",
+    to: str | os.PathLike[str] | IO[bytes] | None = None,
+    **options: Unpack[Options],
+) -> Call[Content]:
+    """Download a finished video, or its `thumbnail` or `spritesheet`.
+
+    Returns the bytes; with `to`, a path (which appears only when the file is complete) or a
+    writable file, nothing is held in memory and the path is returned.
+    """
+    if not isinstance(variant, str) or not variant:
+        _refuse("variant is 'video', 'thumbnail' or 'spritesheet'")
+    return Call(
+        operation=Operation.CONTENT,
+        ids=(_id_of(video_id),),
+        variant=variant,
+        to=to,
+        **_checked(options),
+    )
+
+
+def listing(
+    *,
+    model: str | None = None,
+    target_model_names: Names | None = None,
+    limit: int = 20,
+    after: str | None = None,
+    order: str = "desc",
+    **options: Unpack[Options],
+) -> Call[VideoPage]:
+    """The videos of all accounts among the candidates, merged. `after` is a page's `last_id`."""
+    if order not in ("asc", "desc"):
+        _refuse("order is 'asc' or 'desc'")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _LONGEST_PAGE:
+        _refuse(f"limit is 1 to {_LONGEST_PAGE}")
+    return Call(
+        operation=Operation.LIST,
+        models=_models(model, target_model_names),
+        limit=limit,
+        after=after,
+        order=order,
+        **_checked(options),
+    )
+
+
+def delete(video_id: str | Video, **options: Unpack[Options]) -> Call[VideoDeleted]:
+    """Delete a video."""
+    return Call(operation=Operation.DELETE, ids=(_id_of(video_id),), **_checked(options))
+
+
+def routing_only(
+    operation: Operation | str,
+    *,
+    model: str | None = None,
+    target_model_names: Names | None = None,
+    video_id: str | None = None,
+    character_id: str | None = None,
+    characters: Sequence[CharacterRef] | None = None,
+    **options: Unpack[Options],
+) -> Call[Any]:
+    """A call for `pick`: only what routing depends on. The caller sends it."""
+    try:
+        chosen = Operation(operation)
+    except ValueError:
+        raise ConfigError(f"no operation {operation!r}; there are {', '.join(Operation)}") from None
+    named = [one for one in (video_id, character_id) if one is not None]
+    return Call(
+        operation=chosen,
+        models=_models(model, target_model_names),
+        ids=tuple(_id_of(one) for one in (*named, *(characters or ()))),
+        **_checked(options),
+    )
+
+
+DESCRIBE: dict[Operation, Callable[..., Call[Any]]] = {
+    Operation.CREATE_CHARACTER: create_character,
+    Operation.GET_CHARACTER: get_character,
+    Operation.GENERATION: generation,
+    Operation.EDIT: edit,
+    Operation.EXTENSION: extension,
+    Operation.REMIX: remix,
+    Operation.STATUS: status,
+    Operation.CONTENT: content,
+    Operation.LIST: listing,
+    Operation.DELETE: delete,
+}
+
+
+def _refuse(why: str) -> NoReturn:
+    raise BadRequestError(why)
+
+
+def _models(model: str | None, targets: Names | None) -> tuple[str, ...] | None:
+    # `target_model_names` takes precedence, as a list or as a string with commas.
+    if targets is None or targets == "":
+        return (model,) if model else None
+    listed = targets.split(",") if isinstance(targets, str) else list(targets)
+    names = tuple(dict.fromkeys(name.strip() for name in listed if name and name.strip()))
+    return names or ((model,) if model else None)
+
+
+def _prompt(prompt: str) -> str:
+    if not isinstance(prompt, str) or not prompt.strip():
+        _refuse("the prompt is empty")
+    if len(prompt) > _LONGEST_PROMPT:
+        _refuse(f"the prompt has {len(prompt)} characters; {_LONGEST_PROMPT} are allowed")
+    return prompt
+
+
+def _seconds(seconds: str | int | None) -> str | None:
+    if seconds is None:
+        return None
+    try:
+        length = float(seconds) if not isinstance(seconds, bool) else 0.0
+    except (TypeError, ValueError):
+        length = 0.0
+    if not 0 < length < float("inf"):
+        _refuse(f"seconds is a positive number, not {seconds!r}")
+    return str(seconds)
+
+
+def _id_of(named: object) -> str:
+    found = named.get("id") if isinstance(named, Mapping) else getattr(named, "id", named)
+    if not isinstance(found, str) or not found:
+        _refuse(f"an id is a string, not {type(found).__name__}")
+    return found
+
+
+def _source(
+    video_id: str | None, video: VideoInput | None
+) -> tuple[tuple[str, ...], FileInput | None]:
+    """What an edit or extension starts from: an id, or a file."""
+    if (video_id is None) == (video is None):
+        _refuse("give either `video_id`, or `video` (a file to upload, or {'id': …})")
+    if isinstance(video, (Video, Mapping)):
+        return (_id_of(video),), None
+    return ((), video) if video_id is None else ((_id_of(video_id),), None)
+
+
+def _copies(replicate: int | str) -> int:
+    if replicate == "all":
+        return MOST_COPIES
+    if isinstance(replicate, bool) or not isinstance(replicate, int):
+        _refuse('replicate is a number, or "all"')
+    if not 1 <= replicate <= MOST_COPIES:
+        _refuse(f"replicate is 1 to {MOST_COPIES}")
+    return replicate
+
+
+def _checked(options: Mapping[str, Any]) -> Options:
+    """`options`, when each is one of ours and within its bounds; else an error that names it."""
+    for name, value in options.items():
+        if name in _REPLACED:
+            raise TypeError(f"`{name}` is not an argument here: {_REPLACED[name]}")
+        refused = not_yet(name)
+        if refused:
+            raise ConfigError(refused)
+        if name not in Options.__annotations__:
+            raise TypeError(f"unexpected argument {name!r}")
+        if value is not None and name in ("timeout", "deadline"):
+            _seconds_or_refuse(name, value)
+    retries = options.get("retries")
+    if retries is not None and (
+        isinstance(retries, bool) or not isinstance(retries, int) or retries < 0
+    ):
+        _refuse("retries is a whole number, 0 or more")
+    for name in ("extra_headers", "extra_body", "extra_query", "metadata"):
+        if not isinstance(options.get(name, None) or {}, Mapping):
+            _refuse(f"{name} is a mapping")
+    return options  # type: ignore[return-value]  # each name was just found in Options
+
+
+def _seconds_or_refuse(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
+        _refuse(f"{name} is a positive number of seconds")

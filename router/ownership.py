@@ -1,0 +1,140 @@
+"""Who owns what a call names, and how native ids become ours.
+
+A video or character exists in one account, or in the few that hold a copy of it. Before anything
+is picked, each id of a call is read: ours say their accounts, LiteLLM's name a deployment, and a
+native id is good where only one account can be meant. The accounts that hold all of what the call
+names are its owners; nobody else is asked.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from router.errors import InvalidIdError, OwnershipError
+from router.fleet import Fleet
+from router.ids import Asset, Copy, IdCodec, Kind, checked_native, decode_litellm
+from router.operations import Call
+from router.selection import Route
+from router.types import Operation
+
+__all__ = ["Owned", "kind_of", "owned_by"]
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """What a call names, by account.
+
+    `accounts` is `None` for a call that any account may serve. `natives` are the native ids in each
+    of them, in the caller's order. `given` maps each copy of one of our ids to that id, so that the
+    answer about it bears the id that the caller knows. `settled`: an id named the owner.
+    """
+
+    accounts: tuple[str, ...] | None = None
+    natives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    given: Mapping[Copy, str] = field(default_factory=dict)
+    settled: bool = False
+
+    def natives_in(self, account: str) -> tuple[str, ...]:
+        return self.natives.get(account, ())
+
+
+_ANYBODY = Owned()
+
+
+def kind_of(operation: Operation) -> Kind:
+    """What the ids of an operation's arguments name."""
+    named = (Operation.GENERATION, Operation.GET_CHARACTER, Operation.CREATE_CHARACTER)
+    return Kind.CHARACTER if operation in named else Kind.VIDEO
+
+
+def owned_by(call: Call[Any], fleet: Fleet, codec: IdCodec) -> Owned:
+    """The owners of a call. Raises `InvalidIdError` or `OwnershipError`; sends nothing."""
+    if call.account is not None and call.account not in fleet.accounts:
+        raise OwnershipError(
+            f"no account {call.account!r} is configured; there are {', '.join(fleet.accounts)}"
+        )
+    if not call.ids:
+        return _unnamed(call, fleet, codec)
+    kind = kind_of(call.operation)
+    assets = [_asset(text, kind, call, fleet, codec) for text in call.ids]
+    shared = functools.reduce(lambda a, b: a & b, (set(asset.accounts) for asset in assets))
+    if call.account is not None:
+        shared &= {call.account}
+    holders = tuple(sorted(shared))
+    if not holders:
+        lists = "; ".join(f"{', '.join(asset.accounts)}" for asset in assets)
+        raise OwnershipError(
+            f"no account holds all that this call names (they live in: {lists})",
+            operation=str(call.operation),
+        )
+    natives = {a: tuple(asset.native_in(a) for asset in assets) for a in holders}
+    given = {
+        copy: text
+        for text, asset in zip(call.ids, assets, strict=True)
+        if codec.decode(text, kind) is not None
+        for copy in asset.copies
+    }
+    return Owned(holders, natives, given, settled=len(given) > 0)
+
+
+def _unnamed(call: Call[Any], fleet: Fleet, codec: IdCodec) -> Owned:
+    if call.operation is Operation.LIST:
+        owners = None if call.account is None else (call.account,)
+        return Owned(owners, _positions(call, codec))
+    if call.account is not None:
+        return Owned((call.account,))
+    if call.reference is not None and "file_id" in call.reference:
+        return Owned((_only_account(call, fleet, "the file id"),))
+    return _ANYBODY
+
+
+def _asset(text: str, kind: Kind, call: Call[Any], fleet: Fleet, codec: IdCodec) -> Asset:
+    ours = codec.decode(text, kind)
+    if ours is not None:
+        return ours
+    if codec.only_signed:
+        raise InvalidIdError("only signed ids are accepted, and this one is not ours")
+    foreign = decode_litellm(text)
+    if foreign is not None:
+        return _from_litellm(foreign.kind, foreign.model_id, foreign.native_id, kind, fleet)
+    native = checked_native(text)
+    account = call.account or _only_account(call, fleet, f"the native id {native!r}")
+    return Asset(kind, (Copy(account, native),))
+
+
+def _from_litellm(kind: Kind, model_id: str, native: str, wanted: Kind, fleet: Fleet) -> Asset:
+    member = fleet.members.get(model_id)
+    if kind is not wanted:
+        raise InvalidIdError(f"a {wanted} id is needed here; this one is a {kind}'s")
+    if member is None:
+        raise InvalidIdError(
+            f"an id made by LiteLLM is understood where its model_id is a deployment's id; "
+            f"{model_id!r} is none (`locate` finds the owner of the native id {native!r})"
+        )
+    return Asset(kind, (Copy(member.deployment.account, checked_native(native)),))
+
+
+def _only_account(call: Call[Any], fleet: Fleet, what: str) -> str:
+    names = fleet.names_for(call.models, owned=True)
+    route = Route(call.operation, names, call.custom_llm_provider, follow_up=True)
+    members = [m for tier in fleet.tiers(route) for m in tier.candidates]
+    accounts = sorted({m.deployment.account for m in members})
+    if len(accounts) != 1:
+        raise InvalidIdError(
+            f"{what} may live in any of {', '.join(accounts)}: name the owner with `account=`, "
+            f"or find it with `locate`"
+        )
+    return accounts[0]
+
+
+def _positions(call: Call[Any], codec: IdCodec) -> dict[str, tuple[str, ...]]:
+    """Where a listing goes on in each account; an empty position means that it has ended there."""
+    if call.after is None:
+        return {}
+    cursor = codec.decode(call.after, Kind.PAGE)
+    if cursor is None:
+        raise InvalidIdError("`after` is a page's `last_id`")
+    return {account: (native,) if native else () for account, native in cursor.copies}

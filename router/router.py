@@ -1,0 +1,400 @@
+"""The face of the component: `Router`.
+
+Each operation is one description (in `operations`) behind two doors, paired here in one line: `x`
+blocks, `ax` awaits. All else is in the engine.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import (
+    IO,
+    Any,
+    Concatenate,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
+
+import httpx
+
+from router import operations
+from router._doors import AsyncDoor, BlockingDoor, SystemClock, step
+from router.balancing import STRATEGIES
+from router.config import Config, ProviderFacts, Vocabulary, load_data, load_file, not_yet
+from router.downloads import download
+from router.engine import Engine, Side
+from router.errors import ConfigError
+from router.events import OnEvent
+from router.fleet import Fleet
+from router.ids import Copy, IdCodec, Kind
+from router.inspection import (
+    Explanation,
+    IdDescription,
+    described,
+    explained,
+    known_of,
+    locate,
+)
+from router.learning import Learning
+from router.listing import list_videos
+from router.operations import Call, Options
+from router.picking import Picking
+from router.providers import PROVIDERS
+from router.replicas import create_character
+from router.state import Store
+from router.transport import AsyncTransport, BlockingTransport
+from router.types import Clock, Content, Operation, Video
+from router.waiting import wait
+
+__all__ = ["VOCABULARY", "Router"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+VOCABULARY = Vocabulary(
+    providers={
+        name: ProviderFacts(provider.operations, provider.dialect)
+        for name, provider in PROVIDERS.items()
+    },
+    strategies=tuple(STRATEGIES),
+)
+
+
+class Parts(TypedDict, total=False):
+    """What a router is put together from, besides its configuration; see `Router`."""
+
+    http_client: httpx.Client | httpx.BaseTransport | None
+    async_http_client: httpx.AsyncClient | httpx.AsyncBaseTransport | None
+    redis: object
+    on_event: OnEvent | None
+    clock: Clock | None
+    rng: random.Random | None
+    store: Store | None
+
+
+async def _run(engine: Engine, call: Call[T], side: Side) -> T:
+    return await engine.run(call, side)
+
+
+def _pair(
+    name: str,
+    describe: Callable[P, Call[T]],
+    run: Callable[[Engine, Call[T], Side], Awaitable[T]] = _run,
+) -> tuple[
+    Callable[Concatenate[Router, P], T],
+    Callable[Concatenate[Router, P], Coroutine[Any, Any, T]],
+]:
+    """The blocking and the async method of one description."""
+
+    async def core(engine: Engine, side: Side, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await run(engine, describe(*args, **kwargs), side)
+
+    return _doors(name, core, describe.__doc__)
+
+
+def _doors(
+    name: str, core: Callable[Concatenate[Engine, Side, P], Awaitable[T]], doc: str | None
+) -> tuple[
+    Callable[Concatenate[Router, P], T],
+    Callable[Concatenate[Router, P], Coroutine[Any, Any, T]],
+]:
+    def blocking(self: Router, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return step(_awaited(core(self._engine, self._blocking, *args, **kwargs)))
+
+    async def asynchronous(self: Router, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await core(self._engine, self._async, *args, **kwargs)
+
+    blocking.__name__, asynchronous.__name__ = name, f"a{name}"
+    blocking.__doc__ = doc
+    asynchronous.__doc__ = f"The async twin of `{name}`.\n\n{doc or ''}"
+    return blocking, asynchronous
+
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+class Router:
+    """Chooses a deployment for each video call, sends the call, and follows the job.
+
+    Build one per process from YAML (`from_yaml`) or data, and share it: it is safe under threads,
+    tasks and forks. Use it as a context manager, or call `close`/`aclose`, to close connections.
+
+    `http_client` and `async_http_client` are an httpx client or transport of the caller's, used
+    as they are and not closed. `on_event` is called with each value of `router.events`. `environ`
+    replaces the process's environment; `clock` and `rng` make time and chance the caller's;
+    `store` is where routers of one process meet.
+    """
+
+    def __init__(
+        self,
+        *,
+        deployments: Sequence[Mapping[str, Any]] | None = None,
+        accounts: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        **parts: Unpack[Parts],
+    ) -> None:
+        written = {"settings": settings, "accounts": accounts, "deployments": deployments}
+        data = {key: value for key, value in written.items() if value is not None}
+        self._start(functools.partial(_from_data, data, environ), **parts)
+
+    @classmethod
+    def from_yaml(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        **parts: Unpack[Parts],
+    ) -> Self:
+        """A router from a YAML file, which `reload` reads again.
+
+        Raises `ConfigError` with every problem found, each with its file, line and key.
+        """
+        self = cls.__new__(cls)
+        self._start(functools.partial(_from_file, path, environ), **parts)
+        return self
+
+    @classmethod
+    def from_dict(
+        cls,
+        data: Mapping[str, Any],
+        *,
+        environ: Mapping[str, str] | None = None,
+        **parts: Unpack[Parts],
+    ) -> Self:
+        """A router from data in the shape of the YAML."""
+        self = cls.__new__(cls)
+        self._start(functools.partial(_from_data, data, environ), **parts)
+        return self
+
+    def _start(
+        self,
+        load: Callable[[], Config],
+        *,
+        http_client: httpx.Client | httpx.BaseTransport | None = None,
+        async_http_client: httpx.AsyncClient | httpx.AsyncBaseTransport | None = None,
+        redis: object = None,
+        on_event: OnEvent | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        store: Store | None = None,
+    ) -> None:
+        if redis is not None:
+            raise ConfigError(str(not_yet("redis")))
+        self._load = load
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()
+        fleet = Fleet(load())
+        now = _shared_time(self._clock)
+        self._learning = Learning(fleet, now, self._rng, on_event, store)
+        self._engine = Engine(
+            fleet, _codec(fleet), self._learning, clock=self._clock, now=now, rng=self._rng
+        )
+        self._sending = BlockingTransport(self._clock.monotonic, http_client)
+        self._asending = AsyncTransport(self._clock.monotonic, async_http_client)
+        self._blocking = Side(BlockingDoor(self._clock), self._sending)
+        self._async = Side(AsyncDoor(self._clock), self._asending)
+
+    def __repr__(self) -> str:
+        fleet = self._engine.fleet
+        return f"<Router {len(fleet.members)} deployments from {fleet.config.source}>"
+
+    # Operations, each behind both doors ---------------------------------------------------------
+
+    video_create_character, avideo_create_character = _pair(
+        "video_create_character", operations.create_character, create_character
+    )
+    video_get_character, avideo_get_character = _pair(
+        "video_get_character", operations.get_character
+    )
+    video_generation, avideo_generation = _pair("video_generation", operations.generation)
+    video_edit, avideo_edit = _pair("video_edit", operations.edit)
+    video_extension, avideo_extension = _pair("video_extension", operations.extension)
+    video_remix, avideo_remix = _pair("video_remix", operations.remix)
+    video_status, avideo_status = _pair("video_status", operations.status)
+    video_list, avideo_list = _pair("video_list", operations.listing, list_videos)
+    video_delete, avideo_delete = _pair("video_delete", operations.delete)
+    video_wait, avideo_wait = _doors("video_wait", wait, wait.__doc__)
+    locate, alocate = _doors("locate", locate, locate.__doc__)
+    video, avideo = video_generation, avideo_generation
+
+    @overload
+    def video_content(
+        self,
+        video_id: str | Video,
+        *,
+        variant: str = "video",
+        to: None = None,
+        **options: Unpack[Options],
+    ) -> Content: ...
+    @overload
+    def video_content(
+        self,
+        video_id: str | Video,
+        *,
+        variant: str = "video",
+        to: str | os.PathLike[str] | IO[bytes],
+        **options: Unpack[Options],
+    ) -> Path: ...
+    def video_content(self, video_id: str | Video, **arguments: Any) -> Content | Path:
+        """Download a finished video, or its `thumbnail` or `spritesheet` (`variant`).
+
+        Returns the bytes, as a `Content`. With `to`, a path (which appears only when the file is
+        complete) or a writable file, nothing is held in memory and the path is returned. Raises
+        `VideoNotReadyError` while the job runs and `VideoExpiredError` after it was dropped.
+        """
+        call = operations.content(video_id, **arguments)
+        return step(download(self._engine, call, self._blocking))
+
+    @overload
+    async def avideo_content(
+        self,
+        video_id: str | Video,
+        *,
+        variant: str = "video",
+        to: None = None,
+        **options: Unpack[Options],
+    ) -> Content: ...
+    @overload
+    async def avideo_content(
+        self,
+        video_id: str | Video,
+        *,
+        variant: str = "video",
+        to: str | os.PathLike[str] | IO[bytes],
+        **options: Unpack[Options],
+    ) -> Path: ...
+    async def avideo_content(self, video_id: str | Video, **arguments: Any) -> Content | Path:
+        """The async twin of `video_content`."""
+        call = operations.content(video_id, **arguments)
+        return await download(self._engine, call, self._async)
+
+    # Routing without sending --------------------------------------------------------------------
+
+    def pick(self, operation: Operation | str, **named: Any) -> Picking:
+        """Choose a deployment for a call that you send yourself; a context manager.
+
+        Takes what routing depends on: `model`, `target_model_names`, `video_id`, `character_id`,
+        `characters`, and the options of every call.
+        """
+        return Picking(self._engine, operations.routing_only(operation, **named), self._blocking)
+
+    def apick(self, operation: Operation | str, **named: Any) -> Picking:
+        """The async twin of `pick`: `async with router.apick(…) as attempt`."""
+        return Picking(self._engine, operations.routing_only(operation, **named), self._async)
+
+    def explain(self, operation: Operation | str = "generation", **arguments: Any) -> Explanation:
+        """Who would serve a call with these arguments now, and why the others would not.
+
+        Nothing is sent and nothing is learned. Raises what the call would raise before sending.
+        """
+        return explained(self._engine, operation, arguments, self._blocking, self._rng)
+
+    def observe(self, video_id: str, status: str | Video | Mapping[str, Any]) -> None:
+        """Take in what a webhook, or a poll of your own, saw of a job: its status or the video."""
+        engine = self._engine
+        trip = engine.trip(operations.status(video_id), self._blocking)
+        assert trip.owned.accounts is not None
+        copy = Copy(trip.owned.accounts[0], trip.owned.natives_in(trip.owned.accounts[0])[0])
+        said = {"status": status} if isinstance(status, str) else dict(status)
+        video = Video.tolerant({**said, "id": copy.native_id})
+        self._learning.seen(trip.fleet, copy, engine.id_of(trip, Kind.VIDEO, *copy), video)
+
+    # Looking in ---------------------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, Any]:
+        """What this worker knows of each deployment: plain values, fit for JSON."""
+        now = self._engine.now()
+        return {
+            member.deployment.id: {
+                "account": member.deployment.account,
+                "model_names": list(member.deployment.model_names),
+                "provider": member.deployment.provider,
+                **known_of(member, now),
+            }
+            for member in self._engine.fleet.members.values()
+        }
+
+    def describe_id(self, text: str) -> IdDescription:
+        """What one of our ids says. Raises `InvalidIdError` for an id that is not ours."""
+        return described(self._engine, text)
+
+    def reload(self) -> None:
+        """Read the configuration again and swap it in, all or nothing.
+
+        Calls under way keep the old one; a broken file changes nothing and raises `ConfigError`.
+        What was learned is kept by deployment id; a new key lifts the ejection of its account.
+        """
+        fleet = Fleet(self._load(), before=self._engine.fleet)
+        self._engine.codec = _codec(fleet)
+        self._engine.fleet = self._learning.fleet = fleet
+
+    def exchange(self, now: float | None = None) -> None:
+        """One turn of sharing with the other routers of `store`; nothing without one."""
+        if self._learning.exchange is not None:
+            self._learning.exchange.step(self._engine.now() if now is None else now)
+
+    # Ending -------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the blocking door's connections; the async door's close with their event loop."""
+        self._sending.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of both doors, the async one's for the running loop."""
+        self._sending.close()
+        await self._asending.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def _from_file(path: str | os.PathLike[str], environ: Mapping[str, str] | None) -> Config:
+    given = os.environ if environ is None else environ
+    return load_file(path, environ=given, vocabulary=VOCABULARY)
+
+
+def _from_data(data: Mapping[str, Any], environ: Mapping[str, str] | None) -> Config:
+    given = os.environ if environ is None else environ
+    return load_data(data, environ=given, vocabulary=VOCABULARY)
+
+
+def _codec(fleet: Fleet) -> IdCodec:
+    settings = fleet.config.settings
+    secrets = [secret.get_secret_value() for secret in settings.id_secrets]
+    return IdCodec(secrets, accept_unsigned=settings.accept_unsigned_ids)
+
+
+def _shared_time(clock: Clock) -> Callable[[], float]:
+    """Unix seconds that never go back: the time now, plus what has passed since."""
+    epoch = clock.time() - clock.monotonic()
+    return lambda: epoch + clock.monotonic()

@@ -1,0 +1,571 @@
+"""Sends a request and brings back the reply, or says why there is none and what went out.
+
+Two transports, one per door, share everything but the calls into httpx. Each owns its connections:
+httpx transports of one connection each, on a stack per origin. That leaves two decisions to us that
+a shared pool makes by itself. A submit uses only a connection that was in use within the last two
+seconds, or a fresh one, so that a server closing an idle connection never meets a paid call half
+way. And a connection on which anything went wrong is closed, not kept.
+
+What went out is judged by the bytes that were handed over: `_Sending` notes when the last of them
+was asked for. Exceptions only tell what to call it (`FAULTS`).
+
+A caller's own `httpx` client or transport is used as it is; then its pool and its limits rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import ssl
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from router.messages import InvalidBody, Reply, Request
+from router.outcomes import Fault
+
+__all__ = [
+    "FAULTS",
+    "AsyncTransport",
+    "BlockingTransport",
+    "Patience",
+    "Sink",
+    "SinkFailed",
+    "Transport",
+    "Unanswered",
+]
+
+# Every exception that httpx has, and what an exchange that ended in it is called. Whether it may be
+# repeated is no column here: that depends on what was sent.
+FAULTS: dict[type[Exception], Fault] = {
+    httpx.ConnectError: Fault.CONNECT,
+    httpx.ConnectTimeout: Fault.CONNECT,
+    httpx.ProxyError: Fault.CONNECT,
+    httpx.PoolTimeout: Fault.POOL,
+    httpx.ReadTimeout: Fault.TIMEOUT,
+    httpx.WriteTimeout: Fault.TIMEOUT,
+    httpx.TimeoutException: Fault.TIMEOUT,
+    TimeoutError: Fault.TIMEOUT,
+    httpx.ReadError: Fault.BROKEN,
+    httpx.WriteError: Fault.BROKEN,
+    httpx.CloseError: Fault.BROKEN,
+    httpx.NetworkError: Fault.BROKEN,
+    httpx.RemoteProtocolError: Fault.BROKEN,
+    httpx.ProtocolError: Fault.BROKEN,
+    httpx.DecodingError: Fault.BROKEN,
+    httpx.TooManyRedirects: Fault.BROKEN,
+    httpx.TransportError: Fault.BROKEN,
+    httpx.RequestError: Fault.BROKEN,
+    httpx.HTTPStatusError: Fault.BROKEN,
+    httpx.HTTPError: Fault.BROKEN,
+    httpx.StreamConsumed: Fault.BROKEN,
+    httpx.StreamClosed: Fault.BROKEN,
+    httpx.ResponseNotRead: Fault.BROKEN,
+    httpx.RequestNotRead: Fault.BROKEN,
+    httpx.StreamError: Fault.BROKEN,
+    httpx.LocalProtocolError: Fault.LOCAL,
+    httpx.UnsupportedProtocol: Fault.LOCAL,
+    httpx.InvalidURL: Fault.LOCAL,
+    httpx.CookieConflict: Fault.LOCAL,
+}
+
+# A keep-alive race needs a server that closes just then; none closes after two idle seconds.
+FRESH_SECONDS = 2.0
+KEEP_SECONDS = 60.0
+KEEP_IDLE = 64
+# JSON answers are a few kilobytes; whoever sends more than this sends no answer.
+LARGEST_JSON = 8 << 20
+LARGEST_ERROR = 64 << 10
+_CHUNK = 1 << 18
+
+
+Monotonic: TypeAlias = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an exchange may take, in seconds: to connect, between bytes, and in all."""
+
+    connect: float
+    silence: float
+    whole: float
+
+
+class Sink(Protocol):
+    """Where a download goes."""
+
+    async def begin(self, headers: Mapping[str, str]) -> None:
+        """A download starts, maybe again after one that broke off."""
+
+    async def write(self, chunk: bytes) -> None: ...
+
+
+class Unanswered(Exception):  # noqa: N818  (a fact for the outcome table, never seen by callers)
+    """No reply came; what was sent by then stands in the request."""
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+
+
+class Transport(Protocol):
+    """One exchange: raises `Unanswered`, or `InvalidBody` for a success that is no answer."""
+
+    async def exchange(
+        self, request: Request, patience: Patience, sink: Sink | None, *, fresh: bool
+    ) -> Reply: ...
+
+
+class SinkFailed(Exception):  # noqa: N818
+    """Where the download was to go would not take it; `__cause__` says why."""
+
+
+class _SourceShrank(Exception):  # noqa: N818
+    """A file became shorter while it was being sent."""
+
+
+class _Sending(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body on its way out; it notes in the request when its last chunk has been handed over."""
+
+    def __init__(self, request: Request, monotonic: Monotonic, until: float) -> None:
+        self._request = request
+        self._body = request.body
+        self._monotonic = monotonic
+        self._until = until
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self._body.length
+        for read in self._reads():
+            chunk = read()
+            left -= len(chunk)
+            self._request.sent_whole = left == 0
+            self._check(chunk)
+            yield chunk
+        self._request.sent_whole = True
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = self._body.length
+        for read in self._reads():
+            chunk = read() if isinstance(read, _Ready) else await asyncio.to_thread(read)
+            left -= len(chunk)
+            self._request.sent_whole = left == 0
+            self._check(chunk)
+            yield chunk
+        self._request.sent_whole = True
+
+    def _reads(self) -> Iterator[Callable[[], bytes]]:
+        for segment in self._body.segments:
+            if isinstance(segment, bytes):
+                yield _Ready(segment)
+                continue
+            for offset in range(0, segment.size, _CHUNK):
+                size = min(_CHUNK, segment.size - offset)
+                yield functools.partial(_read_exactly, segment, offset, size)
+
+    def _check(self, chunk: bytes) -> None:
+        if not self._request.sent_whole and self._monotonic() > self._until:
+            raise httpx.WriteTimeout("the time for sending ran out")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Bytes that are at hand, in the shape of a read."""
+
+    data: bytes
+
+    def __call__(self) -> bytes:
+        return self.data
+
+
+def _read_exactly(segment: Any, offset: int, size: int) -> bytes:
+    data: bytes = segment.read_at(offset, size)
+    while len(data) < size:
+        more = segment.read_at(offset + len(data), size - len(data))
+        if not more:
+            raise _SourceShrank("the file became shorter while it was being sent")
+        data += more
+    return data
+
+
+def _outgoing(request: Request, patience: Patience, monotonic: Monotonic) -> httpx.Request:
+    sending = _Sending(request, monotonic, monotonic() + patience.whole)
+    headers = {"accept-encoding": "identity", **request.headers}
+    body = request.body
+    if body.content_type is not None:
+        headers.setdefault("content-type", body.content_type)
+    if body.length or request.method in ("POST", "PUT", "PATCH"):
+        headers["content-length"] = str(body.length)
+    silence = min(patience.silence, patience.whole)
+    timeouts = {
+        "connect": min(patience.connect, patience.whole),
+        "read": silence,
+        "write": silence,
+        "pool": patience.whole,
+    }
+    url = httpx.URL(request.url)
+    headers.setdefault("host", url.netloc.decode("ascii"))
+    return httpx.Request(
+        request.method,
+        url,
+        headers=headers,
+        stream=sending,
+        extensions={"timeout": timeouts},
+    )
+
+
+@contextlib.contextmanager
+def _mapped() -> Iterator[None]:
+    """Foreign exceptions become `Unanswered`; the last resort keeps even unknown ones honest."""
+    try:
+        yield
+    except (InvalidBody, Unanswered, SinkFailed):
+        raise
+    except _SourceShrank as exc:
+        raise Unanswered(Fault.LOCAL, str(exc)) from exc
+    except Exception as exc:
+        known = (FAULTS[kind] for kind in type(exc).__mro__ if kind in FAULTS)
+        fault = next(known, Fault.BROKEN)
+        detail = str(exc) or type(exc).__name__
+        raise Unanswered(fault, detail) from exc
+
+
+def _headers(response: httpx.Response) -> dict[str, str]:
+    return {
+        key.decode("latin-1").lower(): value.decode("latin-1")
+        for key, value in response.headers.raw
+    }
+
+
+async def _received(
+    response: httpx.Response, chunks: AsyncIterator[bytes], request: Request, sink: Sink | None
+) -> Reply:
+    """The reply, its body read or streamed; bounded whatever the server sends."""
+    headers = _headers(response)
+    status = response.status_code
+    if not 200 <= status < 300:
+        return Reply(status, headers, await _error_body(chunks))
+    if not request.download or sink is None:
+        return Reply(status, headers, await _whole_body(chunks))
+    await _into(sink.begin(headers))
+    async for chunk in chunks:
+        await _into(sink.write(chunk))
+    return Reply(status, headers)
+
+
+async def _into(doing: Awaitable[None]) -> None:
+    # A full disk is no fault of the deployment's, whatever exception it comes as.
+    try:
+        await doing
+    except Exception as exc:
+        raise SinkFailed(str(exc)) from exc
+
+
+async def _whole_body(chunks: AsyncIterator[bytes]) -> bytes:
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > LARGEST_JSON:
+            raise InvalidBody(f"the body has no end after {LARGEST_JSON >> 20} MiB")
+    return bytes(body)
+
+
+async def _error_body(chunks: AsyncIterator[bytes]) -> bytes:
+    # The status has been said; a body that breaks off or has no end takes nothing from it.
+    body = bytearray()
+    with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > LARGEST_ERROR:
+                break
+    return bytes(body[:LARGEST_ERROR])
+
+
+# Connections of our own ------------------------------------------------------------------------
+
+ConnectionT = TypeVar("ConnectionT")
+
+
+class _Stack(Generic[ConnectionT]):
+    """Idle connections by origin, the latest used on top."""
+
+    def __init__(self, monotonic: Monotonic) -> None:
+        self._monotonic = monotonic
+        self._idle: dict[str, list[tuple[float, ConnectionT]]] = {}
+
+    def take(self, origin: str, within: float) -> ConnectionT | None:
+        """The connection used last, if that was at most `within` seconds ago."""
+        idle = self._idle.get(origin)
+        try:
+            since, connection = idle.pop() if idle else (0.0, None)
+        except IndexError:  # another thread was quicker
+            return None
+        if connection is not None and self._monotonic() - since > within:
+            self._idle[origin].append((since, connection))
+            return None
+        return connection
+
+    def give(self, origin: str, connection: ConnectionT) -> list[ConnectionT]:
+        """Put one back; returns those that are too many or too old to keep."""
+        now = self._monotonic()
+        idle = self._idle.setdefault(origin, [])
+        idle.append((now, connection))
+        surplus = []
+        while idle and (len(idle) > KEEP_IDLE or now - idle[0][0] > KEEP_SECONDS):
+            with contextlib.suppress(IndexError):
+                surplus.append(idle.pop(0)[1])
+        return surplus
+
+    def drain(self) -> list[ConnectionT]:
+        stacks, self._idle = self._idle, {}
+        return [connection for stack in stacks.values() for _, connection in stack]
+
+
+class _Openings:
+    """What new connections need: TLS settings, made once, and the environment's proxies."""
+
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return httpx.create_ssl_context()
+
+    @functools.cached_property
+    def _plain(self) -> ssl.SSLContext:
+        # httpx makes a context for plain connections too; loading certificates takes 10 ms.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def arguments(self, origin: str) -> dict[str, Any]:
+        scheme, host = urlsplit(origin)[:2]
+        proxies = getproxies()
+        proxy = proxies.get(scheme) or proxies.get("all")
+        if proxy and proxy_bypass(host):
+            proxy = None
+        return {
+            "verify": self._tls if scheme == "https" or proxy else self._plain,
+            "limits": httpx.Limits(max_connections=1, keepalive_expiry=KEEP_SECONDS),
+            "proxy": httpx.Proxy(proxy if "://" in proxy else f"http://{proxy}") if proxy else None,
+        }
+
+
+def _origin(url: str) -> str:
+    scheme, host = urlsplit(url)[:2]
+    return f"{scheme}://{host}"
+
+
+class _BlockingConnection:
+    """One connection for threads; its reads end at `until`, however slowly bytes drip in.
+
+    A socket's timeout bounds the silence between bytes, never the whole. The stream of a new
+    connection is handed out by httpx's `trace` extension, and its `read` gets the bound here.
+    """
+
+    def __init__(self, arguments: dict[str, Any], monotonic: Monotonic) -> None:
+        self._transport = httpx.HTTPTransport(**arguments)
+        self._monotonic = monotonic
+        self.until = 0.0
+        self.close = self._transport.close
+
+    def handle_request(self, message: httpx.Request, until: float) -> httpx.Response:
+        self.until = until
+        message.extensions = {**message.extensions, "trace": self._on_trace}
+        return self._transport.handle_request(message)
+
+    def _on_trace(self, event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._bound(info["return_value"])
+
+    def _bound(self, stream: Any) -> None:
+        read = stream.read
+
+        def read_until(max_bytes: int, timeout: float | None = None) -> bytes:
+            left = self.until - self._monotonic()
+            if left <= 0:
+                raise httpx.ReadTimeout("the whole answer did not come in time")
+            data: bytes = read(max_bytes, left if timeout is None else min(timeout, left))
+            return data
+
+        stream.read = read_until
+
+
+class BlockingTransport:
+    """The blocking door's transport; safe under threads."""
+
+    def __init__(
+        self, monotonic: Monotonic, given: httpx.Client | httpx.BaseTransport | None = None
+    ) -> None:
+        self._monotonic = monotonic
+        self._given = given
+        self._openings = _Openings()
+        self._stack: _Stack[_BlockingConnection] = _Stack(monotonic)
+        _transports.add(self)
+
+    async def exchange(
+        self, request: Request, patience: Patience, sink: Sink | None, *, fresh: bool
+    ) -> Reply:
+        message = _outgoing(request, patience, self._monotonic)
+        until = self._monotonic() + patience.whole
+        with _mapped(), self._answered(message, until, fresh) as response:
+            chunks = self._chunks(response, until)
+            async with contextlib.aclosing(chunks):
+                return await _received(response, chunks, request, sink)
+
+    @contextlib.contextmanager
+    def _answered(
+        self, message: httpx.Request, until: float, fresh: bool
+    ) -> Iterator[httpx.Response]:
+        if self._given is not None:
+            with contextlib.closing(self._by_given(self._given, message)) as response:
+                yield response
+            return
+        origin = _origin(str(message.url))
+        connection = self._stack.take(origin, FRESH_SECONDS if fresh else KEEP_SECONDS)
+        connection = connection or _BlockingConnection(
+            self._openings.arguments(origin), self._monotonic
+        )
+        try:
+            with contextlib.closing(connection.handle_request(message, until)) as response:
+                yield response
+        except BaseException:
+            connection.close()
+            raise
+        for surplus in self._stack.give(origin, connection):
+            surplus.close()
+
+    async def _chunks(self, response: httpx.Response, until: float) -> AsyncGenerator[bytes, None]:
+        for chunk in response.iter_bytes():
+            yield chunk
+            if self._monotonic() > until:
+                raise httpx.ReadTimeout("the whole answer did not come in time")
+
+    @staticmethod
+    def _by_given(
+        given: httpx.Client | httpx.BaseTransport, message: httpx.Request
+    ) -> httpx.Response:
+        if not isinstance(given, httpx.Client):
+            return given.handle_request(message)
+        try:
+            return given.send(message, stream=True, auth=None, follow_redirects=False)
+        except httpx.HTTPStatusError as exc:  # a hook of the caller's; the status is an answer
+            return exc.response
+
+    def close(self) -> None:
+        for connection in self._stack.drain():
+            connection.close()
+
+    def forget(self) -> None:
+        # After a fork these sockets are the parent's too: closing our copies ends nothing there.
+        self.close()
+
+
+class AsyncTransport:
+    """The async door's transport: connections belong to the event loop that opened them."""
+
+    def __init__(
+        self,
+        monotonic: Monotonic,
+        given: httpx.AsyncClient | httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._monotonic = monotonic
+        self._given = given
+        self._openings = _Openings()
+        self._stacks: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, _Stack[httpx.AsyncHTTPTransport]
+        ] = weakref.WeakKeyDictionary()
+        self._guards: set[AsyncIterator[None]] = set()
+        self._abandoned: list[object] = []
+        _transports.add(self)
+
+    async def exchange(
+        self, request: Request, patience: Patience, sink: Sink | None, *, fresh: bool
+    ) -> Reply:
+        message = _outgoing(request, patience, self._monotonic)
+        with _mapped():
+            async with asyncio.timeout(patience.whole), self._answered(message, fresh) as response:
+                return await _received(response, response.aiter_bytes(), request, sink)
+
+    @contextlib.asynccontextmanager
+    async def _answered(self, message: httpx.Request, fresh: bool) -> AsyncIterator[httpx.Response]:
+        if self._given is not None:
+            response = await self._by_given(self._given, message)
+            async with contextlib.aclosing(response):
+                yield response
+            return
+        origin = _origin(str(message.url))
+        stack = await self._stack()
+        connection = stack.take(origin, FRESH_SECONDS if fresh else KEEP_SECONDS)
+        if connection is None:
+            arguments = await asyncio.to_thread(self._openings.arguments, origin)
+            connection = httpx.AsyncHTTPTransport(**arguments)
+        try:
+            response = await connection.handle_async_request(message)
+            async with contextlib.aclosing(response):
+                yield response
+        except BaseException:
+            await connection.aclose()
+            raise
+        for surplus in stack.give(origin, connection):
+            await surplus.aclose()
+
+    @staticmethod
+    async def _by_given(
+        given: httpx.AsyncClient | httpx.AsyncBaseTransport, message: httpx.Request
+    ) -> httpx.Response:
+        if not isinstance(given, httpx.AsyncClient):
+            return await given.handle_async_request(message)
+        try:
+            return await given.send(message, stream=True, auth=None, follow_redirects=False)
+        except httpx.HTTPStatusError as exc:  # a hook of the caller's; the status is an answer
+            return exc.response
+
+    async def _stack(self) -> _Stack[httpx.AsyncHTTPTransport]:
+        loop = asyncio.get_running_loop()
+        stack = self._stacks.get(loop)
+        if stack is None:
+            stack = self._stacks[loop] = _Stack(self._monotonic)
+            # A loop tells nobody that it ends, but it closes the async generators it has seen.
+            guard = self._until_loop_ends(stack)
+            self._guards.add(guard)
+            await anext(guard)
+        return stack
+
+    async def _until_loop_ends(
+        self, stack: _Stack[httpx.AsyncHTTPTransport]
+    ) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await _close_all(stack)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop; other loops close theirs when they end."""
+        stack = self._stacks.get(asyncio.get_running_loop())
+        if stack is not None:
+            await _close_all(stack)
+
+    def forget(self) -> None:
+        # The parent's loop is not ours to run, so these are kept from collection, and never used.
+        self._abandoned += [*self._stacks.values(), *self._guards]
+        self._stacks = weakref.WeakKeyDictionary()
+        self._guards = set()
+
+
+async def _close_all(stack: _Stack[httpx.AsyncHTTPTransport]) -> None:
+    for connection in stack.drain():
+        await connection.aclose()
+
+
+_transports: weakref.WeakSet[BlockingTransport | AsyncTransport] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for transport in list(_transports):
+        transport.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

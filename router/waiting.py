@@ -1,0 +1,129 @@
+"""Following a job to its end.
+
+A wait may last as long as the job, so no deadline ends it; each look is a call of its own. A look
+that fails ends nothing either: the job was paid for. Only when no look has succeeded for as long as
+one call may take is the last error let through.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Unpack
+
+from router import operations
+from router.engine import POLL_AFTER_SECONDS, Engine, Side
+from router.errors import (
+    DeadlineExceededError,
+    DeploymentError,
+    JobFailedError,
+    RouterError,
+    StatusError,
+    TryLaterError,
+    WaitTimeoutError,
+)
+from router.operations import Options
+from router.types import Video
+
+__all__ = ["wait"]
+
+FIRST_WAIT = 1.0
+GROWTH = 1.3
+LONGEST_WAIT = 15.0
+
+
+async def wait(
+    engine: Engine,
+    side: Side,
+    video_id: str | Video,
+    *,
+    wait_timeout: float | None = None,
+    on_progress: Callable[[Video], Any] | None = None,
+    raise_on_failure: bool = True,
+    **options: Unpack[Options],
+) -> Video:
+    """Look at a job until it ends, and return the video.
+
+    `wait_timeout` is in seconds, `None` for as long as the job takes; when it passes,
+    `WaitTimeoutError` carries the id to wait for again. `on_progress` is called with each answer
+    (and awaited, where it is a coroutine function). A job that failed raises `JobFailedError`
+    unless `raise_on_failure=False`.
+    """
+    call = operations.status(video_id, **options)
+    started = heard = engine.clock.monotonic()
+    patience = call.deadline or engine.fleet.config.settings.deadline
+    pause = FIRST_WAIT
+    last: Video | None = None
+    while True:
+        try:
+            last = await engine.run(call, side)
+            heard = engine.clock.monotonic()
+            await _report(on_progress, last, side)
+            if last.done or (last.failed and not raise_on_failure):
+                return last
+            if last.failed:
+                raise _failure(last)
+            pause = _next(pause, last)
+        except RouterError as error:
+            if not _passing(error) or engine.clock.monotonic() - heard >= patience:
+                raise
+            pause = getattr(error, "retry_after", POLL_AFTER_SECONDS)
+        elapsed = engine.clock.monotonic() - started
+        if wait_timeout is not None and elapsed + pause > wait_timeout:
+            await side.door.sleep(max(wait_timeout - elapsed, 0.0))
+            raise _timed_out(call.ids[0], last, wait_timeout)
+        await side.door.sleep(pause)
+
+
+def _next(pause: float, video: Video) -> float:
+    """Seconds to the next look: the provider's word, else a little longer than before."""
+    told = video.routing.poll_after if video.routing else None
+    if told is not None and told != POLL_AFTER_SECONDS:
+        return max(told, 0.05)
+    return min(pause * GROWTH, LONGEST_WAIT)
+
+
+def _passing(error: RouterError) -> bool:
+    """Whether a later look may well succeed."""
+    if isinstance(error, (TryLaterError, DeadlineExceededError)):
+        return True
+    if isinstance(error, StatusError):
+        return (error.status or 0) >= 500
+    return isinstance(error, DeploymentError)
+
+
+async def _report(on_progress: Callable[[Video], Any] | None, video: Video, side: Side) -> None:
+    if on_progress is None:
+        return
+    returned = on_progress(video)
+    if inspect.isawaitable(returned):
+        await side.door.foreign(returned)
+
+
+def _failure(video: Video) -> JobFailedError:
+    error = video.error
+    routing = video.routing
+    return JobFailedError(
+        (error and error.message) or f"the job is {video.status}",
+        video_id=video.id,
+        code=error.code if error else None,
+        operation="status",
+        accepted="yes",
+        deployment=routing.deployment if routing else None,
+        account=routing.account if routing else None,
+        metadata=routing.metadata if routing else None,
+    )
+
+
+def _timed_out(video_id: str, last: Video | None, seconds: float) -> WaitTimeoutError:
+    routing = last.routing if last else None
+    return WaitTimeoutError(
+        f"the job is {last.status if last else 'unknown'} after {seconds:g} s of waiting; it goes "
+        f"on: wait again for {last.id if last else video_id}, do not submit again",
+        video_id=last.id if last else video_id,
+        last_status=last.status if last else None,
+        operation="status",
+        accepted="yes",
+        deployment=routing.deployment if routing else None,
+        account=routing.account if routing else None,
+    )
