@@ -36,8 +36,11 @@ class Door(Protocol):
     async def offload(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do something that may block, without blocking an event loop."""
 
-    async def foreign(self, awaitable: Awaitable[T]) -> T:
-        """Await an object of the caller's, which may want an event loop."""
+    async def foreign(self, awaitable: Awaitable[T], seconds: float | None = None) -> T:
+        """Await an object of the caller's, which may want an event loop, and may take for ever.
+
+        Raises `TimeoutError` after `seconds`, where there is a loop to tell the time.
+        """
 
     async def together(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         """Run several at once; their results in the same order. They must not raise."""
@@ -71,8 +74,9 @@ class AsyncDoor:
     async def offload(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.to_thread(work, *args, **kwargs)
 
-    async def foreign(self, awaitable: Awaitable[T]) -> T:
-        return await awaitable
+    async def foreign(self, awaitable: Awaitable[T], seconds: float | None = None) -> T:
+        async with asyncio.timeout(seconds):
+            return await awaitable
 
     async def together(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         async with asyncio.TaskGroup() as group:
@@ -92,7 +96,7 @@ class BlockingDoor:
     async def offload(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return work(*args, **kwargs)
 
-    async def foreign(self, awaitable: Awaitable[T]) -> T:
+    async def foreign(self, awaitable: Awaitable[T], seconds: float | None = None) -> T:
         async def only() -> T:
             return await awaitable
 

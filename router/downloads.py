@@ -18,13 +18,13 @@ from router._doors import Door
 from router.engine import Engine, Side
 from router.errors import (
     BadRequestError,
+    InvalidResponseError,
     JobFailedError,
     NotFoundError,
     RouterError,
     VideoExpiredError,
     VideoNotReadyError,
 )
-from router.messages import InvalidBody
 from router.operations import Call
 from router.transport import Sink, SinkFailed
 from router.types import Content, Operation, Routing, Video
@@ -40,25 +40,28 @@ async def download(engine: Engine, call: Call[Content], side: Side) -> Content |
 
     Raises `VideoNotReadyError`, `VideoExpiredError` or `JobFailedError` where a 404 means that.
     """
+    until = engine.clock.monotonic() + engine.patience(call)
     async with _target(call.to, side.door) as target:
         try:
             answer: Any = await engine.run(call, side, sink=target)
         except NotFoundError as error:
-            raise await _meaning(engine, call, side, error) from error
+            left = max(until - engine.clock.monotonic(), 0.001)
+            raise await _meaning(engine, call, side, error, left) from error
         except SinkFailed as failure:
             raise failure.__cause__ or failure from None
         return await target.result(answer.routing)
 
 
 async def _meaning(
-    engine: Engine, call: Call[Content], side: Side, missing: NotFoundError
+    engine: Engine, call: Call[Content], side: Side, missing: NotFoundError, left: float
 ) -> RouterError:
     """What a 404 or 410 says of a video: the same words serve for too early, too late and never."""
-    facts = {**vars(missing), "message": None}
-    facts = {name: facts[name] for name in _FACTS}
+    facts = {name: getattr(missing, name) for name in _FACTS}
     if missing.status == 410:
         return VideoExpiredError("the video is no longer kept", **facts)
-    ask = dataclasses.replace(call, operation=Operation.STATUS, to=None, extra_query=None)
+    ask = dataclasses.replace(
+        call, operation=Operation.STATUS, to=None, extra_query=None, deadline=left
+    )
     try:
         video: Any = await engine.run(ask, side)
     except RouterError:
@@ -124,7 +127,7 @@ class _Memory:
     async def write(self, chunk: bytes) -> None:
         self._data += chunk
         if len(self._data) > LARGEST_IN_MEMORY:
-            raise InvalidBody("more than 1 GiB; download it with `to=`")
+            raise InvalidResponseError("more than 1 GiB of video; download it with `to=`")
 
     async def result(self, routing: Routing | None) -> Content:
         content = Content(self._data)

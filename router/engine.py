@@ -27,7 +27,7 @@ from router.balancing import draw
 from router.errors import RouterError
 from router.events import Attempted, Picked
 from router.fleet import Fleet, Member
-from router.ids import Copy, IdCodec, Kind
+from router.ids import Copy, Kind
 from router.learning import Learning
 from router.messages import NOTHING_SAID, ErrorBody, InvalidBody, Reply, Request
 from router.observations import Cause, Ejection
@@ -36,7 +36,7 @@ from router.outcomes import Exchange, Fault, Outcome, judge
 from router.ownership import Owned, owned_by
 from router.providers import Bound
 from router.retry import Again, RetryBudget, back_off, retrying
-from router.selection import Route, choose
+from router.selection import Route, Tier, choose
 from router.transport import Patience, Sink, Transport, Unanswered
 from router.types import (
     Answer,
@@ -73,6 +73,7 @@ class Trip:
     side: Side
     fleet: Fleet
     route: Route
+    lanes: Sequence[Tier[Member]]
     owned: Owned
     started: float
     deadline: float
@@ -98,7 +99,6 @@ class Engine:
     def __init__(
         self,
         fleet: Fleet,
-        codec: IdCodec,
         learning: Learning,
         *,
         clock: Clock,
@@ -106,12 +106,18 @@ class Engine:
         rng: random.Random,
     ) -> None:
         self.fleet = fleet
-        self.codec = codec
         self.learning = learning
         self.clock = clock
         self.now = now
         self._rng = rng
         self._budget = RetryBudget()
+
+    def after_fork(self) -> None:
+        """In a child process: no lock is held, and nothing is in flight."""
+        self._budget.after_fork()
+        self.learning.after_fork()
+        for member in self.fleet.members.values():
+            member.load.in_flight = 0
 
     # The path -----------------------------------------------------------------------------------
 
@@ -132,7 +138,8 @@ class Engine:
         trip = self.trip(call, side, owned)
         trip.sink = sink
         self._budget.called()
-        async with opened(call.upload if upload is None else None, side.door) as file:
+        given = call.upload if upload is None else None
+        async with opened(given, side.door, lambda: self.left(trip)) as file:
             trip.upload = upload or file
             try:
                 answer = await self._attempt(trip)
@@ -144,7 +151,7 @@ class Engine:
         """A call with its owners found; raises where the configuration or an id forbids it."""
         fleet = self.fleet
         started = self.clock.monotonic()
-        owned = owned or owned_by(call, fleet, self.codec)
+        owned = owned or owned_by(call, fleet)
         everywhere = call.operation is Operation.LIST and call.account is not None
         route = Route(
             call.operation,
@@ -153,16 +160,20 @@ class Engine:
             owned.accounts,
             follow_up=bool(call.ids) or not call.operation.is_submit,
         )
-        fleet.tiers(route)
         return Trip(
             call=call,
             side=side,
             fleet=fleet,
             route=route,
+            lanes=fleet.tiers(route),
             owned=owned,
             started=started,
-            deadline=started + (call.deadline or fleet.config.settings.deadline),
+            deadline=started + self.patience(call),
         )
+
+    def patience(self, call: Call[Any]) -> float:
+        """Seconds that a call may take."""
+        return call.deadline or self.fleet.config.settings.deadline
 
     async def _go_on(self, trip: Trip, first: Again) -> Answer:
         limit = trip.call.retries
@@ -187,7 +198,7 @@ class Engine:
             with self.learning.in_flight(member):
                 exchange, answer, cause = await self._exchange(trip, bound, member, request)
         except BaseException as exc:
-            self._left(trip, member, request, exc, self.clock.monotonic() - started)
+            self._ended(trip, member, request, exc, self.clock.monotonic() - started)
             raise
         outcome = judge(exchange)
         seconds = self.clock.monotonic() - started
@@ -210,8 +221,7 @@ class Engine:
     async def pick(self, trip: Trip) -> Member:
         """The deployment of the next attempt. From memory; waits only where a read may."""
         while True:
-            if self.clock.monotonic() >= trip.deadline:
-                raise self._too_late(trip)
+            self.left(trip)
             member = self.choose(trip)
             if member is not None:
                 trip.tried.append(member)
@@ -230,15 +240,15 @@ class Engine:
         return found
 
     def _chosen(self, trip: Trip, tried: Sequence[Member]) -> Member | None:
-        lanes = trip.fleet.tiers(trip.route)
-        scores = trip.fleet.strategy
-        return choose(lanes, trip.route, scores, draw, now=self.now(), rng=self._rng, tried=tried)
+        scores, now = trip.fleet.strategy, self.now()
+        return choose(trip.lanes, trip.route, scores, draw, now=now, rng=self._rng, tried=tried)
 
     def _wait_before(self, trip: Trip, attempt: int) -> float:
         """Seconds before another attempt: none for another deployment, a back-off for the same."""
         if trip.operation.is_submit or self._chosen(trip, trip.tried) is not None:
             return 0.0
-        return back_off(attempt, self._rng)
+        nobody_left = self._chosen(trip, ()) is None
+        return 0.0 if nobody_left else back_off(attempt, self._rng)
 
     def _until_unthrottled(self, trip: Trip) -> float | None:
         """Seconds until a read may be sent again, where it is throttled and that is soon enough."""
@@ -252,7 +262,7 @@ class Engine:
 
     def _ejections(self, trip: Trip) -> dict[str, Ejection]:
         now = self.now()
-        members = [m for tier in trip.fleet.tiers(trip.route) for m in tier.candidates]
+        members = [m for tier in trip.lanes for m in tier.candidates]
         found = {
             m.deployment.id: m.health.ejection(trip.operation, now, trip.route.ignoring)
             for m in members
@@ -371,14 +381,17 @@ class Engine:
         body: ErrorBody,
         fault: Fault | None,
         seconds: float,
+        *,
+        failed: bool,
     ) -> RouterError:
         """Take in an exchange that the caller made; the error that it amounts to."""
-        exchange = self._happened(trip, member, reply, body=body, fault=fault)
+        odd = "reported as failed" if failed and reply and reply.status < 300 else None
+        exchange = self._happened(trip, member, reply, body=body, fault=fault, invalid=odd)
         outcome = judge(exchange)
         self._record(trip, member, exchange, outcome, seconds)
         return self._error(trip, member, exchange, outcome, None)
 
-    def _left(
+    def _ended(
         self, trip: Trip, member: Member, request: Request, exc: BaseException, seconds: float
     ) -> None:
         """The attempt ended by neither answer nor fault: cancelled, or refused by the provider's
@@ -427,7 +440,7 @@ class Engine:
     def id_of(self, trip: Trip, kind: Kind, account: str, native: str) -> str:
         """Our id of an asset: the one the caller used for it, if the call named it."""
         copy = Copy(account, native)
-        return trip.owned.given.get(copy) or self.codec.encode(kind, [copy])
+        return trip.owned.given.get(copy) or trip.fleet.codec.encode(kind, [copy])
 
     # Errors -------------------------------------------------------------------------------------
 
@@ -470,6 +483,13 @@ class Engine:
             retry_after=max(soonest, 0.1),
             **self._facts(trip),
         )
+
+    def left(self, trip: Trip) -> float:
+        """Seconds of the deadline that are left; raises when there are none."""
+        left = trip.deadline - self.clock.monotonic()
+        if left <= 0:
+            raise self._too_late(trip)
+        return left
 
     def _too_late(self, trip: Trip) -> RouterError:
         seconds = trip.deadline - trip.started

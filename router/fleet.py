@@ -12,6 +12,7 @@ from router.balancing import STRATEGIES, Load
 from router.config import Config, Deployment
 from router.errors import OwnershipError, UnknownModelError, UnsupportedOperationError
 from router.health import Health
+from router.ids import IdCodec
 from router.observations import Cause
 from router.providers import PROVIDERS, Provider
 from router.selection import Candidate, Obstacle, Route, Tier, obstacle, tiers
@@ -44,6 +45,7 @@ class Fleet:
         self.members: dict[str, Member] = {
             d.id: _member(d, known.get(d.id)) for d in config.deployments
         }
+        self.codec = _codec(config)
         self.strategy = STRATEGIES[config.settings.strategy]
         self.groups = tuple(dict.fromkeys(n for d in config.deployments for n in d.model_names))
         self.accounts = tuple(dict.fromkeys(d.account for d in config.deployments))
@@ -106,6 +108,11 @@ class Fleet:
             f"no deployment of the provider {route.provider!r} is among the candidates",
             operation=route.operation,
         )
+
+
+def _codec(config: Config) -> IdCodec:
+    secrets = [secret.get_secret_value() for secret in config.settings.id_secrets]
+    return IdCodec(secrets, accept_unsigned=config.settings.accept_unsigned_ids)
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -129,7 +129,7 @@ def described(engine: Engine, text: str) -> IdDescription:
     for kind in (Kind.VIDEO, Kind.CHARACTER):
         if not text.startswith(kind.prefix):
             continue
-        asset = engine.codec.decode(text, kind)
+        asset = engine.fleet.codec.decode(text, kind)
         if asset is not None:
             known = all(account in engine.fleet.accounts for account in asset.accounts)
             return IdDescription(str(kind), asset.copies, asset.signed, known)
@@ -144,7 +144,7 @@ async def locate(engine: Engine, side: Side, text: str) -> str:
     """
     for kind in (Kind.VIDEO, Kind.CHARACTER):
         if text.startswith(kind.prefix):
-            engine.codec.decode(text, kind)
+            engine.fleet.codec.decode(text, kind)
             return text
     foreign = decode_litellm(text)
     native = checked_native(foreign.native_id if foreign else text)

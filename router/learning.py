@@ -18,7 +18,7 @@ from router.fleet import Fleet, Member
 from router.ids import Copy
 from router.observations import Batch, Cause, Ejection, epoch_of, sample
 from router.outcomes import Eject, Health, Outcome, is_callers_fault
-from router.state import Exchange, Store
+from router.state import Exchange
 from router.types import Operation, Video
 
 __all__ = ["Learning"]
@@ -36,13 +36,10 @@ class Learning:
 
     def __init__(
         self,
-        fleet: Fleet,
         now: Callable[[], float],
         rng: random.Random,
         on_event: OnEvent | None = None,
-        store: Store | None = None,
     ) -> None:
-        self.fleet = fleet
         self._now = now
         self._rng = rng
         self._on_event = on_event
@@ -51,7 +48,8 @@ class Learning:
         # What this worker submitted, and what it saw end: whose failure a failed job was, and once.
         self._submitted: OrderedDict[Copy, str] = OrderedDict()
         self._ended: OrderedDict[Copy, None] = OrderedDict()
-        self.exchange = Exchange(store, self.absorb) if store is not None else None
+        # Set where there are others to share with.
+        self.exchange: Exchange | None = None
 
     # Exchanges ----------------------------------------------------------------------------------
 
@@ -175,9 +173,9 @@ class Learning:
 
     # Other workers ------------------------------------------------------------------------------
 
-    def absorb(self, news: Batch) -> None:
+    def absorb(self, fleet: Fleet, news: Batch) -> None:
         """What another worker learned."""
-        members = self.fleet.members
+        members = fleet.members
         with self._lock:
             for (name, operation, epoch), sums in news.latency.items():
                 if name in members:
@@ -199,24 +197,33 @@ class Learning:
 
     def _announce(self, ejected: list[tuple[Member, Ejection]], now: float) -> None:
         for member, ejection in ejected:
-            deployment = member.deployment
             if self.exchange is not None:
-                self.exchange.tell_ejection(deployment.id, ejection)
-            log.warning(
-                "%s is out of rotation for %s, %.1f s: %s",
-                deployment.id,
-                ejection.scope,
-                ejection.until - now,
-                ejection.reason,
-                extra={"deployment": deployment.id, "account": deployment.account},
-            )
+                self.exchange.tell_ejection(member.deployment.id, ejection)
             self.tell(
                 Ejected(
                     now,
-                    deployment.id,
-                    deployment.account,
-                    ejection.scope,
+                    member.deployment.id,
+                    member.deployment.account,
+                    str(ejection.scope),
                     ejection.until - now,
                     ejection.reason,
                 )
             )
+        if ejected:
+            # One line for one change, also where it takes out a whole account.
+            deployments = [member.deployment for member, _ in ejected]
+            ejection = ejected[0][1]
+            log.warning(
+                "out of rotation for %.1f s (%s): %s: %s",
+                ejection.until - now,
+                ejection.scope,
+                ", ".join(deployment.id for deployment in deployments),
+                ejection.reason,
+                extra={"deployment": deployments[0].id, "account": deployments[0].account},
+            )
+
+    def after_fork(self) -> None:
+        """In a child process: nothing of the parent's is under way here, and no lock is held."""
+        self._lock = threading.Lock()
+        if self.exchange is not None:
+            self.exchange.after_fork()

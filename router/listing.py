@@ -24,7 +24,6 @@ async def list_videos(engine: Engine, call: Call[VideoPage], side: Side) -> Vide
 
     Raises the last error when no account answered.
     """
-    started = engine.clock.monotonic()
     trip = engine.trip(call, side)
     candidates = [m for tier in trip.fleet.tiers(trip.route) for m in tier.candidates]
     ended = {a for a, position in trip.owned.natives.items() if not position}
@@ -42,7 +41,7 @@ async def list_videos(engine: Engine, call: Call[VideoPage], side: Side) -> Vide
             deployment=", ".join(routing.deployment for routing in routings),
             account=", ".join(pages),
             attempts=tuple(attempt for routing in routings for attempt in routing.attempts),
-            seconds=engine.clock.monotonic() - started,
+            seconds=engine.clock.monotonic() - trip.started,
             failures={account: str(error) for account, error in failed.items()},
             metadata=call.metadata,
         )
@@ -69,7 +68,7 @@ def _merged(
     due = listed[: call.limit]
     reached = dict(positions)
     for account, video in due:
-        asset = engine.codec.decode(video.id, Kind.VIDEO)
+        asset = engine.fleet.codec.decode(video.id, Kind.VIDEO)
         if asset is not None:
             reached[account] = (asset.native_in(account),)
     left = {account for account, _ in listed[call.limit :]}
@@ -80,7 +79,7 @@ def _merged(
     return VideoPage(
         data=[video for _, video in due],
         first_id=due[0][1].id if due else None,
-        last_id=engine.codec.encode(Kind.PAGE, cursor) if cursor else None,
+        last_id=engine.fleet.codec.encode(Kind.PAGE, cursor) if cursor else None,
         has_more=bool(left),
     )
 

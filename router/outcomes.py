@@ -18,7 +18,7 @@ import email.utils
 import enum
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from router import errors
 from router.errors import Accepted, RouterError
@@ -136,6 +136,13 @@ _ERRORS: dict[int, type[RouterError]] = {
 
 def judge(exchange: Exchange) -> Outcome:
     """The outcome of an exchange. Pure; every exchange has one."""
+    outcome = _row(exchange)
+    if outcome.again and exchange.headers.get("x-should-retry", "").lower() == "false":
+        return replace(outcome, again=False)
+    return outcome
+
+
+def _row(exchange: Exchange) -> Outcome:
     if exchange.fault is not None:
         return _unanswered(exchange, exchange.fault)
     status = exchange.status or 0
@@ -204,8 +211,8 @@ def _account_out(exchange: Exchange) -> Outcome:
     billing = exchange.status == 429
     return Outcome(
         "billing" if billing else "denied",
-        # For a call that names an owner there is no other account to go to.
-        again=not exchange.names_id,
+        # Another account may hold a copy of what the call names; where none does, nobody is left.
+        again=True,
         error=_ERRORS[exchange.status or 401],
         eject=Eject(BOTH, ACCOUNT_SECONDS, Cause.DENIED, whole_account=True),
         retry_after=ACCOUNT_SECONDS if billing else None,

@@ -15,7 +15,7 @@ from typing import Any
 
 from router.errors import InvalidIdError, OwnershipError
 from router.fleet import Fleet
-from router.ids import Asset, Copy, IdCodec, Kind, checked_native, decode_litellm
+from router.ids import Asset, Copy, Kind, checked_native, decode_litellm
 from router.operations import Call
 from router.selection import Route
 from router.types import Operation
@@ -50,16 +50,16 @@ def kind_of(operation: Operation) -> Kind:
     return Kind.CHARACTER if operation in named else Kind.VIDEO
 
 
-def owned_by(call: Call[Any], fleet: Fleet, codec: IdCodec) -> Owned:
+def owned_by(call: Call[Any], fleet: Fleet) -> Owned:
     """The owners of a call. Raises `InvalidIdError` or `OwnershipError`; sends nothing."""
     if call.account is not None and call.account not in fleet.accounts:
         raise OwnershipError(
             f"no account {call.account!r} is configured; there are {', '.join(fleet.accounts)}"
         )
     if not call.ids:
-        return _unnamed(call, fleet, codec)
+        return _unnamed(call, fleet)
     kind = kind_of(call.operation)
-    assets = [_asset(text, kind, call, fleet, codec) for text in call.ids]
+    assets = [_asset(text, kind, call, fleet) for text in call.ids]
     shared = functools.reduce(lambda a, b: a & b, (set(asset.accounts) for asset in assets))
     if call.account is not None:
         shared &= {call.account}
@@ -74,16 +74,16 @@ def owned_by(call: Call[Any], fleet: Fleet, codec: IdCodec) -> Owned:
     given = {
         copy: text
         for text, asset in zip(call.ids, assets, strict=True)
-        if codec.decode(text, kind) is not None
+        if fleet.codec.decode(text, kind) is not None
         for copy in asset.copies
     }
     return Owned(holders, natives, given, settled=len(given) > 0)
 
 
-def _unnamed(call: Call[Any], fleet: Fleet, codec: IdCodec) -> Owned:
+def _unnamed(call: Call[Any], fleet: Fleet) -> Owned:
     if call.operation is Operation.LIST:
         owners = None if call.account is None else (call.account,)
-        return Owned(owners, _positions(call, codec))
+        return Owned(owners, _positions(call, fleet))
     if call.account is not None:
         return Owned((call.account,))
     if call.reference is not None and "file_id" in call.reference:
@@ -91,11 +91,11 @@ def _unnamed(call: Call[Any], fleet: Fleet, codec: IdCodec) -> Owned:
     return _ANYBODY
 
 
-def _asset(text: str, kind: Kind, call: Call[Any], fleet: Fleet, codec: IdCodec) -> Asset:
-    ours = codec.decode(text, kind)
+def _asset(text: str, kind: Kind, call: Call[Any], fleet: Fleet) -> Asset:
+    ours = fleet.codec.decode(text, kind)
     if ours is not None:
         return ours
-    if codec.only_signed:
+    if fleet.codec.only_signed:
         raise InvalidIdError("only signed ids are accepted, and this one is not ours")
     foreign = decode_litellm(text)
     if foreign is not None:
@@ -130,11 +130,11 @@ def _only_account(call: Call[Any], fleet: Fleet, what: str) -> str:
     return accounts[0]
 
 
-def _positions(call: Call[Any], codec: IdCodec) -> dict[str, tuple[str, ...]]:
+def _positions(call: Call[Any], fleet: Fleet) -> dict[str, tuple[str, ...]]:
     """Where a listing goes on in each account; an empty position means that it has ended there."""
     if call.after is None:
         return {}
-    cursor = codec.decode(call.after, Kind.PAGE)
+    cursor = fleet.codec.decode(call.after, Kind.PAGE)
     if cursor is None:
         raise InvalidIdError("`after` is a page's `last_id`")
     return {account: (native,) if native else () for account, native in cursor.copies}

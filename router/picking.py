@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -60,7 +61,7 @@ class Attempt:
         operation = self._trip.operation
         character = operation in (Operation.CREATE_CHARACTER, Operation.GET_CHARACTER)
         copy = Copy(self.account, checked_native(native_id))
-        self._report(Reply(200, {}))
+        self._report(Reply(200, {}), failed=False)
         if operation.starts_job:
             self._engine.learning.submitted(copy, self._member)
         kind = Kind.CHARACTER if character else Kind.VIDEO
@@ -77,19 +78,20 @@ class Attempt:
         Records what that taught, and returns the error that the router would have raised.
         """
         if status is None:
-            return self._report(None)
+            return self._report(None, failed=True)
         raw = json.dumps(body).encode() if isinstance(body, Mapping) else body or b""
         raw = raw.encode() if isinstance(raw, str) else raw
         lower = {name.lower(): value for name, value in (headers or {}).items()}
-        return self._report(Reply(status, lower, raw))
+        return self._report(Reply(status, lower, raw), failed=True)
 
     def left(self) -> None:
         """The caller's block ended. A submit that nothing was said of may have been sent."""
         if self.reported:
             return
-        self._report(None if self._trip.operation.is_submit else Reply(200, {}))
+        submit = self._trip.operation.is_submit
+        self._report(None if submit else Reply(200, {}), failed=submit)
 
-    def _report(self, reply: Reply | None) -> RouterError:
+    def _report(self, reply: Reply | None, *, failed: bool) -> RouterError:
         body = ErrorBody()
         if reply is not None and reply.status >= 300:
             body = self._member.provider.error(reply)
@@ -102,6 +104,7 @@ class Attempt:
             body,
             None if reply is not None else Fault.BROKEN,
             seconds,
+            failed=failed,
         )
 
 
@@ -110,20 +113,15 @@ class Picking:
 
     def __init__(self, engine: Engine, call: Call[Any], side: Side) -> None:
         self._engine, self._call, self._side = engine, call, side
-        self._attempt: Attempt | None = None
+        self._leaving = ExitStack()
 
     async def _enter(self) -> Attempt:
         trip = self._engine.trip(self._call, self._side)
         member = await self._engine.pick(trip)
-        self._flight = self._engine.learning.in_flight(member)
-        self._flight.__enter__()
-        self._attempt = Attempt(self._engine, trip, member)
-        return self._attempt
-
-    def _leave(self) -> None:
-        self._flight.__exit__(None, None, None)
-        if self._attempt is not None:
-            self._attempt.left()
+        self._leaving.enter_context(self._engine.learning.in_flight(member))
+        attempt = Attempt(self._engine, trip, member)
+        self._leaving.callback(attempt.left)
+        return attempt
 
     def __enter__(self) -> Attempt:
         return step(self._enter())
@@ -134,7 +132,7 @@ class Picking:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._leave()
+        self._leaving.close()
 
     async def __aenter__(self) -> Attempt:
         return await self._enter()
@@ -145,4 +143,4 @@ class Picking:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._leave()
+        self._leaving.close()

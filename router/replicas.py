@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from router.engine import Engine, Side
+from router.engine import Engine, Side, Trip
 from router.errors import RouterError
-from router.fleet import Member
 from router.ids import Kind
 from router.operations import Call, Upload, opened
 from router.types import Character, Routing
@@ -26,24 +25,23 @@ async def create_character(engine: Engine, call: Call[Character], side: Side) ->
     """
     if call.replicate == 1:
         return await engine.run(call, side)
-    started = engine.clock.monotonic()
-    accounts = _best_accounts(engine, call, side)
-    async with opened(call.upload, side.door) as upload:
+    trip = engine.trip(call, side)
+    accounts = _best_accounts(engine, trip)
+    async with opened(call.upload, side.door, lambda: engine.left(trip)) as upload:
         results = await side.door.together(
-            [_copy(engine, call, side, account, upload) for account in accounts]
+            [_copy(engine, trip, account, upload) for account in accounts]
         )
     made = [result for result in results if isinstance(result, Character)]
     failed = {a: r for a, r in zip(accounts, results, strict=True) if isinstance(r, RouterError)}
     if not made:
         raise list(failed.values())[-1]
-    return _joined(engine, call, made, failed, engine.clock.monotonic() - started)
+    return _joined(engine, trip, made, failed)
 
 
-def _best_accounts(engine: Engine, call: Call[Character], side: Side) -> list[str]:
-    trip = engine.trip(call, side)
+def _best_accounts(engine: Engine, trip: Trip) -> list[str]:
     accounts: list[str] = []
-    while len(accounts) < call.replicate:
-        member: Member | None = engine.choose(trip)
+    while len(accounts) < trip.call.replicate:
+        member = engine.choose(trip)
         if member is None:
             break
         accounts.append(member.deployment.account)
@@ -54,40 +52,40 @@ def _best_accounts(engine: Engine, call: Call[Character], side: Side) -> list[st
 
 
 async def _copy(
-    engine: Engine, call: Call[Character], side: Side, account: str, upload: Upload | None
+    engine: Engine, trip: Trip, account: str, upload: Upload | None
 ) -> Character | RouterError:
-    own = dataclasses.replace(call, account=account, replicate=1)
     try:
-        return await engine.run(own, side, upload=upload)
+        own = dataclasses.replace(
+            trip.call, account=account, replicate=1, deadline=engine.left(trip)
+        )
+        return await engine.run(own, trip.side, upload=upload)
     except RouterError as error:
         return error
 
 
 def _joined(
-    engine: Engine,
-    call: Call[Character],
-    made: list[Character],
-    failed: dict[str, RouterError],
-    seconds: float,
+    engine: Engine, trip: Trip, made: list[Character], failed: dict[str, RouterError]
 ) -> Character:
-    assets = [engine.codec.decode(one.id, Kind.CHARACTER) for one in made]
+    assets = [trip.fleet.codec.decode(one.id, Kind.CHARACTER) for one in made]
     copies = [copy for asset in assets if asset is not None for copy in asset.copies]
     routings = [one.routing for one in made if one.routing is not None]
     tried = [attempt for routing in routings for attempt in routing.attempts]
     tried += [attempt for error in failed.values() for attempt in error.attempts]
-    fewer = len(made) + len(failed) < call.replicate
-    note = f"only {len(made) + len(failed)} accounts could be asked for {call.replicate} copies"
+    fewer = len(made) + len(failed) < trip.call.replicate
+    note = (
+        f"only {len(made) + len(failed)} accounts could be asked for {trip.call.replicate} copies"
+    )
     character = made[0]
-    character.id = engine.codec.encode(Kind.CHARACTER, copies)
+    character.id = trip.fleet.codec.encode(Kind.CHARACTER, copies)
     return character.with_routing(
         Routing(
             deployment=routings[0].deployment,
             account=routings[0].account,
             attempts=tuple(tried),
-            seconds=seconds,
+            seconds=engine.clock.monotonic() - trip.started,
             warnings=(note,) if fewer else (),
             copies=tuple(copy.account for copy in copies),
             failures={account: str(error) for account, error in failed.items()},
-            metadata=call.metadata,
+            metadata=trip.call.metadata,
         )
     )

@@ -47,6 +47,9 @@ class RetryBudget:
         self._tokens = BUDGET_FLOOR
         self._lock = threading.Lock()
 
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+
     def called(self) -> None:
         with self._lock:
             self._tokens = min(self._tokens + BUDGET_SHARE, BUDGET_CAP)
@@ -87,16 +90,14 @@ async def retrying(
             raise replay.pop()
         return await attempt()
 
-    def allowed(failure: BaseException) -> bool:
-        if not isinstance(failure, Again):
-            return False
-        return (failure is first and failure.surely_refused) or budget.take()
-
     def enough(state: tenacity.RetryCallState) -> bool:
-        return state.attempt_number > retries or too_late(state.upcoming_sleep)
+        if state.attempt_number > retries or too_late(state.upcoming_sleep):
+            return True
+        free = state.attempt_number == 1 and first.surely_refused
+        return not (free or budget.take())
 
     tries = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(allowed),
+        retry=tenacity.retry_if_exception_type(Again),
         stop=enough,
         wait=lambda state: wait(state.attempt_number),
         sleep=sleep,

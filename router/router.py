@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,7 @@ from router.engine import Engine, Side
 from router.errors import ConfigError
 from router.events import OnEvent
 from router.fleet import Fleet
-from router.ids import Copy, IdCodec, Kind
+from router.ids import Copy, Kind
 from router.inspection import (
     Explanation,
     IdDescription,
@@ -46,11 +47,12 @@ from router.inspection import (
 )
 from router.learning import Learning
 from router.listing import list_videos
+from router.observations import Batch
 from router.operations import Call, Options
 from router.picking import Picking
 from router.providers import PROVIDERS
 from router.replicas import create_character
-from router.state import Store
+from router.state import Exchange, Store
 from router.transport import AsyncTransport, BlockingTransport
 from router.types import Clock, Content, Operation, Video
 from router.waiting import wait
@@ -193,17 +195,19 @@ class Router:
             raise ConfigError(str(not_yet("redis")))
         self._load = load
         self._clock = clock or SystemClock()
-        self._rng = rng or random.Random()
-        fleet = Fleet(load())
+        self._rng, self._own_rng = rng or random.Random(), rng is None
         now = _shared_time(self._clock)
-        self._learning = Learning(fleet, now, self._rng, on_event, store)
+        self._learning = Learning(now, self._rng, on_event)
         self._engine = Engine(
-            fleet, _codec(fleet), self._learning, clock=self._clock, now=now, rng=self._rng
+            Fleet(load()), self._learning, clock=self._clock, now=now, rng=self._rng
         )
+        if store is not None:
+            self._learning.exchange = Exchange(store, self._absorb)
         self._sending = BlockingTransport(self._clock.monotonic, http_client)
         self._asending = AsyncTransport(self._clock.monotonic, async_http_client)
         self._blocking = Side(BlockingDoor(self._clock), self._sending)
         self._async = Side(AsyncDoor(self._clock), self._asending)
+        _routers.add(self)
 
     def __repr__(self) -> str:
         fleet = self._engine.fleet
@@ -335,14 +339,22 @@ class Router:
         Calls under way keep the old one; a broken file changes nothing and raises `ConfigError`.
         What was learned is kept by deployment id; a new key lifts the ejection of its account.
         """
-        fleet = Fleet(self._load(), before=self._engine.fleet)
-        self._engine.codec = _codec(fleet)
-        self._engine.fleet = self._learning.fleet = fleet
+        self._engine.fleet = Fleet(self._load(), before=self._engine.fleet)
 
     def exchange(self, now: float | None = None) -> None:
         """One turn of sharing with the other routers of `store`; nothing without one."""
         if self._learning.exchange is not None:
             self._learning.exchange.step(self._engine.now() if now is None else now)
+
+    def _absorb(self, news: Batch) -> None:
+        self._learning.absorb(self._engine.fleet, news)
+
+    def _after_fork(self) -> None:
+        self._engine.after_fork()
+        self._sending.after_fork()
+        self._asending.after_fork()
+        if self._own_rng:
+            self._rng.seed()
 
     # Ending -------------------------------------------------------------------------------------
 
@@ -388,13 +400,19 @@ def _from_data(data: Mapping[str, Any], environ: Mapping[str, str] | None) -> Co
     return load_data(data, environ=given, vocabulary=VOCABULARY)
 
 
-def _codec(fleet: Fleet) -> IdCodec:
-    settings = fleet.config.settings
-    secrets = [secret.get_secret_value() for secret in settings.id_secrets]
-    return IdCodec(secrets, accept_unsigned=settings.accept_unsigned_ids)
-
-
 def _shared_time(clock: Clock) -> Callable[[], float]:
     """Unix seconds that never go back: the time now, plus what has passed since."""
     epoch = clock.time() - clock.monotonic()
     return lambda: epoch + clock.monotonic()
+
+
+_routers: weakref.WeakSet[Router] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for router in list(_routers):
+        router._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import ssl
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -402,17 +401,16 @@ class BlockingTransport:
         self._given = given
         self._openings = _Openings()
         self._stack: _Stack[_BlockingConnection] = _Stack(monotonic)
-        _transports.add(self)
 
     async def exchange(
         self, request: Request, patience: Patience, sink: Sink | None, *, fresh: bool
     ) -> Reply:
-        message = _outgoing(request, patience, self._monotonic)
         until = self._monotonic() + patience.whole
-        with _mapped(), self._answered(message, until, fresh) as response:
-            chunks = self._chunks(response, until)
-            async with contextlib.aclosing(chunks):
-                return await _received(response, chunks, request, sink)
+        with _mapped():
+            message = _outgoing(request, patience, self._monotonic)
+            with self._answered(message, until, fresh) as response:
+                async with contextlib.aclosing(self._chunks(response, until)) as chunks:
+                    return await _received(response, chunks, request, sink)
 
     @contextlib.contextmanager
     def _answered(
@@ -457,7 +455,7 @@ class BlockingTransport:
         for connection in self._stack.drain():
             connection.close()
 
-    def forget(self) -> None:
+    def after_fork(self) -> None:
         # After a fork these sockets are the parent's too: closing our copies ends nothing there.
         self.close()
 
@@ -473,18 +471,17 @@ class AsyncTransport:
         self._monotonic = monotonic
         self._given = given
         self._openings = _Openings()
-        self._stacks: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, _Stack[httpx.AsyncHTTPTransport]
+        # By event loop: its connections, and the guard that closes them with it.
+        self._loops: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, tuple[_AsyncStack, AsyncIterator[None]]
         ] = weakref.WeakKeyDictionary()
-        self._guards: set[AsyncIterator[None]] = set()
         self._abandoned: list[object] = []
-        _transports.add(self)
 
     async def exchange(
         self, request: Request, patience: Patience, sink: Sink | None, *, fresh: bool
     ) -> Reply:
-        message = _outgoing(request, patience, self._monotonic)
         with _mapped():
+            message = _outgoing(request, patience, self._monotonic)
             async with asyncio.timeout(patience.whole), self._answered(message, fresh) as response:
                 return await _received(response, response.aiter_bytes(), request, sink)
 
@@ -522,50 +519,40 @@ class AsyncTransport:
         except httpx.HTTPStatusError as exc:  # a hook of the caller's; the status is an answer
             return exc.response
 
-    async def _stack(self) -> _Stack[httpx.AsyncHTTPTransport]:
+    async def _stack(self) -> _AsyncStack:
         loop = asyncio.get_running_loop()
-        stack = self._stacks.get(loop)
-        if stack is None:
-            stack = self._stacks[loop] = _Stack(self._monotonic)
-            # A loop tells nobody that it ends, but it closes the async generators it has seen.
-            guard = self._until_loop_ends(stack)
-            self._guards.add(guard)
-            await anext(guard)
+        known = self._loops.get(loop)
+        if known is not None:
+            return known[0]
+        # A loop tells nobody that it ends, but it closes the async generators it has seen.
+        stack: _AsyncStack = _Stack(self._monotonic)
+        guard = _until_loop_ends(stack)
+        self._loops[loop] = stack, guard
+        await anext(guard)
         return stack
-
-    async def _until_loop_ends(
-        self, stack: _Stack[httpx.AsyncHTTPTransport]
-    ) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            await _close_all(stack)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop; other loops close theirs when they end."""
-        stack = self._stacks.get(asyncio.get_running_loop())
-        if stack is not None:
-            await _close_all(stack)
+        known = self._loops.get(asyncio.get_running_loop())
+        if known is not None:
+            await _close_all(known[0])
 
-    def forget(self) -> None:
+    def after_fork(self) -> None:
         # The parent's loop is not ours to run, so these are kept from collection, and never used.
-        self._abandoned += [*self._stacks.values(), *self._guards]
-        self._stacks = weakref.WeakKeyDictionary()
-        self._guards = set()
+        self._abandoned += self._loops.values()
+        self._loops = weakref.WeakKeyDictionary()
 
 
-async def _close_all(stack: _Stack[httpx.AsyncHTTPTransport]) -> None:
+_AsyncStack: TypeAlias = _Stack[httpx.AsyncHTTPTransport]
+
+
+async def _until_loop_ends(stack: _AsyncStack) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await _close_all(stack)
+
+
+async def _close_all(stack: _AsyncStack) -> None:
     for connection in stack.drain():
         await connection.aclose()
-
-
-_transports: weakref.WeakSet[BlockingTransport | AsyncTransport] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for transport in list(_transports):
-        transport.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -51,7 +51,7 @@ async def wait(
     """
     call = operations.status(video_id, **options)
     started = heard = engine.clock.monotonic()
-    patience = call.deadline or engine.fleet.config.settings.deadline
+    patience = engine.patience(call)
     pause = FIRST_WAIT
     last: Video | None = None
     while True:
@@ -68,11 +68,11 @@ async def wait(
             if not _passing(error) or engine.clock.monotonic() - heard >= patience:
                 raise
             pause = getattr(error, "retry_after", POLL_AFTER_SECONDS)
-        elapsed = engine.clock.monotonic() - started
-        if wait_timeout is not None and elapsed + pause > wait_timeout:
-            await side.door.sleep(max(wait_timeout - elapsed, 0.0))
+        left = None if wait_timeout is None else started + wait_timeout - engine.clock.monotonic()
+        if left is not None and left <= 0:
             raise _timed_out(call.ids[0], last, wait_timeout)
-        await side.door.sleep(pause)
+        # The last look is at the very end of the wait.
+        await side.door.sleep(pause if left is None else min(pause, left))
 
 
 def _next(pause: float, video: Video) -> float:
@@ -115,12 +115,14 @@ def _failure(video: Video) -> JobFailedError:
     )
 
 
-def _timed_out(video_id: str, last: Video | None, seconds: float) -> WaitTimeoutError:
+def _timed_out(video_id: str, last: Video | None, seconds: float | None) -> WaitTimeoutError:
     routing = last.routing if last else None
+    status = last.status if last else "unknown"
+    known = last.id if last else video_id
     return WaitTimeoutError(
-        f"the job is {last.status if last else 'unknown'} after {seconds:g} s of waiting; it goes "
-        f"on: wait again for {last.id if last else video_id}, do not submit again",
-        video_id=last.id if last else video_id,
+        f"the job is {status} after {seconds or 0:g} s of waiting; it goes on: wait again for "
+        f"{known}, do not submit again",
+        video_id=known,
         last_status=last.status if last else None,
         operation="status",
         accepted="yes",

@@ -358,7 +358,16 @@ def _checked(options: Mapping[str, Any]) -> Options:
     for name in ("extra_headers", "extra_body", "extra_query", "metadata"):
         if not isinstance(options.get(name, None) or {}, Mapping):
             _refuse(f"{name} is a mapping")
+    for name, value in (options.get("extra_headers") or {}).items():
+        if not _is_header(name, value):
+            _refuse(f"the extra header {str(name)[:40]!r} is not one line of printable ASCII")
     return options  # type: ignore[return-value]  # each name was just found in Options
+
+
+def _is_header(name: object, value: object) -> bool:
+    if not isinstance(name, str) or not isinstance(value, str) or not name:
+        return False
+    return all(text.isascii() and text.isprintable() for text in (name, value))
 
 
 def _seconds_or_refuse(name: str, value: object) -> None:

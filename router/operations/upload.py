@@ -14,7 +14,7 @@ import io
 import mimetypes
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import IO, Any
 
 from router._doors import Door
@@ -51,9 +51,12 @@ class _File:
 
 
 @contextlib.asynccontextmanager
-async def opened(given: FileInput | None, door: Door) -> AsyncIterator[Upload | None]:
+async def opened(
+    given: FileInput | None, door: Door, left: Callable[[], float]
+) -> AsyncIterator[Upload | None]:
     """`given` as an upload for the length of a call; `None` for a call that sends no file.
 
+    `left` gives the seconds left for reading what must be spooled, and raises when there are none.
     Raises `BadRequestError`, status `None`, for a missing file, a directory, an empty clip and
     whatever is no file at all.
     """
@@ -62,7 +65,7 @@ async def opened(given: FileInput | None, door: Door) -> AsyncIterator[Upload | 
         return
     name, content_type, file = _named(given)
     with contextlib.ExitStack() as stack:
-        source = await _source(file, door, stack)
+        source = await _source(file, door, stack, left)
         if source.size == 0:
             raise BadRequestError(f"the file {name or ''} is empty".replace("  ", " "))
         head = await door.offload(source.read_at, 0, 32)
@@ -109,7 +112,9 @@ def _sniffed(head: bytes) -> tuple[str, str]:
     return "application/octet-stream", ""
 
 
-async def _source(file: Any, door: Door, stack: contextlib.ExitStack) -> Source:
+async def _source(
+    file: Any, door: Door, stack: contextlib.ExitStack, left: Callable[[], float]
+) -> Source:
     if isinstance(file, (bytes, bytearray, memoryview)):
         return _Bytes(file)
     if isinstance(file, (str, os.PathLike)):
@@ -117,7 +122,7 @@ async def _source(file: Any, door: Door, stack: contextlib.ExitStack) -> Source:
     if _is_plain_file(file):
         return await door.offload(_from_plain_file, file)
     if callable(getattr(file, "read", None)):
-        return await _spooled(file, door, stack)
+        return await _spooled(file, door, stack, left)
     raise BadRequestError(
         f"a file is bytes, a path, an open binary file or (filename, file), not "
         f"{type(file).__name__}"
@@ -151,30 +156,36 @@ def _from_plain_file(file: Any) -> Source:
     return _File(file.fileno(), file.tell())
 
 
-async def _spooled(file: Any, door: Door, stack: contextlib.ExitStack) -> Source:
+async def _spooled(
+    file: Any, door: Door, stack: contextlib.ExitStack, left: Callable[[], float]
+) -> Source:
     """A copy of what can be read only once, or only through its own `read`."""
     spool = tempfile.TemporaryFile()  # noqa: SIM115  (the stack closes it)
     stack.callback(spool.close)
     if inspect.iscoroutinefunction(file.read):
-        while chunk := await _awaited(file.read(_SPOOL_CHUNK), door):
+        while chunk := await _awaited(file, door, left):
             await door.offload(spool.write, chunk)
     else:
-        await door.offload(_copy, file, spool)
+        await door.offload(_copy, file, spool, left)
     await door.offload(spool.flush)
     return _File(spool.fileno(), 0)
 
 
-async def _awaited(reading: Any, door: Door) -> bytes:
+async def _awaited(file: Any, door: Door, left: Callable[[], float]) -> bytes:
     try:
-        return _checked(await door.foreign(reading))
+        return _checked(await door.foreign(file.read(_SPOOL_CHUNK), left()))
+    except TimeoutError:
+        left()
+        raise
     except OSError as exc:
         raise BadRequestError(f"cannot read the file: {exc.strerror or exc}") from exc
 
 
-def _copy(file: IO[bytes], spool: Any) -> None:
+def _copy(file: IO[bytes], spool: Any, left: Callable[[], float]) -> None:
     try:
         while chunk := _checked(file.read(_SPOOL_CHUNK)):
             spool.write(chunk)
+            left()
     except (OSError, ValueError) as exc:
         raise BadRequestError(f"cannot read the file: {exc}") from exc
 

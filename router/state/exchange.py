@@ -43,6 +43,12 @@ class Exchange:
         with self._lock:
             self._outbox.add_ejection(deployment, ejection)
 
+    def after_fork(self) -> None:
+        """In a child process: a worker of its own, with nothing to tell yet."""
+        self._lock = threading.Lock()
+        self._outbox, self._sending, self._sequence = Batch(), None, 0
+        self.worker = uuid.uuid4().hex
+
     def step(self, now: float) -> None:
         """One turn. A store that raises leaves the batch to be sent again, under its number."""
         with self._lock:
