@@ -1,0 +1,202 @@
+"""Measuring so that the noise of a machine falls on every contender alike.
+
+Contenders take turns, A B A B …, in many short rounds; a figure is the median over the rounds, and
+a comparison is the ratio of two such medians. What a machine does for a while (another process, a
+lower clock) hits neighbours in time, so it hits both. Before each turn a contender makes some calls
+that are not measured: connections are open, caches and branch predictors are warm. The garbage
+collector stays on, as it does in a service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import platform
+import statistics
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Figure", "Report", "Turn", "atogether", "machine", "percentile", "table", "together"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One contender's turn: seconds a call by the wall and by the processor, and each latency.
+
+    With n calls at once, `wall` is the time of the turn over its calls: the reciprocal of calls a
+    second, and not what one call waits. `processor` counts all threads of this process.
+    """
+
+    wall: float
+    processor: float
+    latencies: Sequence[float]
+
+
+async def atogether(
+    call: Callable[[], Awaitable[object]], *, at_once: int, calls: int
+) -> Turn:
+    """`calls` calls, `at_once` of them under way at any time, each task one after the other."""
+    latencies: list[float] = []
+
+    async def one_after_the_other() -> None:
+        for _ in range(max(calls // at_once, 1)):
+            started = time.perf_counter()
+            await call()
+            latencies.append(time.perf_counter() - started)
+
+    await asyncio.gather(*(call() for _ in range(at_once)))
+    started, processor = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
+    return _turn(started, processor, latencies)
+
+
+def together(call: Callable[[], object], *, at_once: int, calls: int) -> Turn:
+    """The same with threads."""
+    latencies: list[float] = []
+    gate = threading.Barrier(at_once + 1, timeout=30)
+
+    def one_after_the_other() -> None:
+        call()
+        gate.wait()
+        for _ in range(max(calls // at_once, 1)):
+            started = time.perf_counter()
+            call()
+            latencies.append(time.perf_counter() - started)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        running = [pool.submit(one_after_the_other) for _ in range(at_once)]
+        gate.wait()
+        started, processor = time.perf_counter(), time.process_time()
+        for future in running:
+            future.result()
+        return _turn(started, processor, latencies)
+
+
+def _turn(started: float, processor: float, latencies: Sequence[float]) -> Turn:
+    wall = time.perf_counter() - started
+    processor = time.process_time() - processor
+    return Turn(wall / len(latencies), processor / len(latencies), latencies)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of all stay under."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number. `rounds` are the values that `value` is the median of, or comes from."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+    rounds: Sequence[float] = ()
+
+    @classmethod
+    def median(
+        cls, name: str, rounds: Sequence[float], unit: str, target: float | None = None
+    ) -> Figure:
+        return cls(name, statistics.median(rounds), unit, target, tuple(rounds))
+
+    @property
+    def verdict(self) -> str:
+        """A target is an upper bound."""
+        if self.target is None:
+            return ""
+        return "met" if self.value <= self.target else "missed"
+
+    @property
+    def spread(self) -> str:
+        """The lowest and the highest round: how far to trust the value."""
+        return f"{min(self.rounds):.2f}–{max(self.rounds):.2f}" if self.rounds else ""
+
+    def told(self) -> str:
+        """The value beside its target."""
+        if self.target is None:
+            return f"{self.value:.2f}"
+        return f"{self.value:.2f} ≤ {self.target:g} {self.verdict}"
+
+
+@dataclass
+class Report:
+    """What one run found: printed as it comes, and kept for a file."""
+
+    about: Mapping[str, Any]
+    figures: list[Figure] = field(default_factory=list)
+
+    def add(self, *figures: Figure) -> None:
+        self.figures += figures
+
+    def summary(self) -> str:
+        judged = [figure for figure in self.figures if figure.target is not None]
+        missed = [f"  {f.name}: {f.told()}" for f in judged if f.verdict == "missed"]
+        head = f"{len(judged) - len(missed)} of {len(judged)} targets met"
+        return "\n".join([head + (", missed:" if missed else ""), *missed])
+
+    def as_json(self) -> dict[str, Any]:
+        figures = [
+            {
+                "name": f.name,
+                "value": f.value,
+                "unit": f.unit,
+                "target": f.target,
+                "verdict": f.verdict or None,
+                "rounds": list(f.rounds),
+            }
+            for f in self.figures
+        ]
+        return {**self.about, "figures": figures}
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> str:
+    """Text in columns, the first to the left, the rest to the right."""
+    lines = [list(columns), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    told = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    told.insert(1, "─" * len(told[0]))
+    return "\n".join([f"\n{title}", "", *told, *([f"\n{note}"] if note else [])])
+
+
+def machine(distributions: Sequence[str]) -> dict[str, Any]:
+    """What a figure depends on: processor, system, Python, and the versions of what was measured."""
+    versions = {}
+    for name in distributions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "event_loop": _event_loop(),
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "versions": versions,
+    }
+
+
+def _event_loop() -> str:
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        return f"{type(loop).__module__}.{type(loop).__qualname__}"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

@@ -1,0 +1,65 @@
+"""The peer: LiteLLM's Router, for the same picks and the same call.
+
+It is an extra (`bench`): without it the rest of the benchmark runs as well. It is imported only when
+its turn has come, so that a heap twice as large burdens nobody before.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+__all__ = ["HOW_TO_INSTALL", "Peer", "is_installed"]
+
+HOW_TO_INSTALL = "the peer is not installed; `pip install 'video-router[bench]'` adds it"
+
+
+def is_installed() -> bool:
+    return importlib.util.find_spec("litellm") is not None
+
+
+class Peer:
+    """LiteLLM's Router over `count` deployments of one group, with its own defaults."""
+
+    def __init__(self, group: str, base_url: str, count: int) -> None:
+        # Else its import fetches a price list from the network.
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        import litellm
+
+        litellm.telemetry = False
+        litellm.suppress_debug_info = True
+        for name in ("LiteLLM", "LiteLLM Router", "httpx"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._group = group
+        self._router: Any = litellm.Router(
+            model_list=[
+                {
+                    "model_name": group,
+                    "litellm_params": {
+                        "model": f"openai/{group}",
+                        "api_base": base_url,
+                        "api_key": f"sk-{index}",
+                    },
+                }
+                for index in range(count)
+            ],
+            num_retries=0,
+        )
+
+    def pick(self) -> object:
+        picked: object = self._router.get_available_deployment(self._group, request_kwargs={})
+        return picked
+
+    def edit(self, video_id: str, prompt: str) -> Callable[[], Awaitable[object]]:
+        """A routed `avideo_edit`, its arguments given."""
+
+        async def call() -> object:
+            answer: object = await self._router.avideo_edit(
+                model=self._group, video_id=video_id, prompt=prompt
+            )
+            return answer
+
+        return call

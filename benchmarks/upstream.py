@@ -1,0 +1,107 @@
+"""An upstream that answers at once, in a process of its own.
+
+A benchmark of a client needs a server that costs next to nothing: this one reads a request (its
+head, then as many bytes as `Content-Length` says), answers with a canned video and keeps the
+connection. No framework, no JSON, no log. `GET /_last` returns the bytes of the last POST, head and
+body, so that a benchmark can prove that its contenders say the same on the wire.
+
+It listens on a free loopback port and ends with its parent: by `terminate`, or, should the parent
+die first, at the end of its standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["Upstream", "upstream"]
+
+_BODY = (
+    b'{"id":"video_68d7512d07848190b3e45da0ecbebcde004da08e1e0678d5","object":"video",'
+    b'"created_at":1758941485,"status":"queued","model":"sora-2","progress":0,"seconds":"8",'
+    b'"size":"1280x720"}'
+)
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+_ANSWER = _HEAD % len(_BODY) + _BODY
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+
+
+class _Connection(asyncio.Protocol):
+    last = b""
+
+    def __init__(self) -> None:
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while (head := self._received.find(b"\r\n\r\n")) >= 0:
+            length = _LENGTH.search(self._received, 0, head)
+            end = head + 4 + (int(length[1]) if length else 0)
+            if len(self._received) < end:
+                return
+            request, self._received = self._received[:end], self._received[end:]
+            self._transport.write(self._answer(request))
+
+    @staticmethod
+    def _answer(request: bytes) -> bytes:
+        if request.startswith(b"GET /_last "):
+            return _HEAD % len(_Connection.last) + _Connection.last
+        _Connection.last = request
+        return _ANSWER
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=256)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    # The parent never writes here; a read that returns means that it has gone.
+    await loop.run_in_executor(None, sys.stdin.buffer.read)
+    server.close()
+
+
+class Upstream:
+    """The running server, as its parent sees it."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+
+    def last_post(self) -> tuple[dict[str, str], bytes]:
+        """The headers (lower-cased names) and the body of the last POST that arrived."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", "/_last")
+            head, _, body = connection.getresponse().read().partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")[1:]
+        headers = dict(line.split(": ", 1) for line in lines)
+        return {name.lower(): value for name, value in headers.items()}, body
+
+
+@contextlib.contextmanager
+def upstream() -> Iterator[Upstream]:
+    """An upstream for the length of a block."""
+    command = [sys.executable, str(Path(__file__).resolve())]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        yield Upstream(int(process.stdout.readline()))
+    finally:
+        process.terminate()
+        process.wait(timeout=5)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())
