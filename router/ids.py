@@ -138,8 +138,13 @@ class IdCodec:
         return None
 
     def _is_ours_with_a_changed_prefix(self, text: str) -> bool:
-        # Without this, one wrong letter in the prefix would make our id a native one, and send it.
-        return any(self._verified(text[len(kind.prefix) :], kind) is not None for kind in Kind)
+        # Without this, a letter too few or another in the prefix would make our id a native one.
+        longest = len(Kind.CHARACTER.prefix) + 2
+        return any(
+            self._verified(text[start:], kind) is not None
+            for start in range(min(longest, len(text)))
+            for kind in Kind
+        )
 
 
 def decode_litellm(text: str) -> LiteLLMId | None:

@@ -35,6 +35,8 @@ async def list_videos(engine: Engine, call: Call[VideoPage], side: Side) -> Vide
     if failed and not pages:
         raise list(failed.values())[-1]
     page = _merged(engine, call, pages, trip.owned.natives)
+    # An account that failed is still to be listed, from where it was.
+    page.has_more = page.has_more or bool(failed)
     routings = [p.routing for p in pages.values() if p.routing is not None]
     return page.with_routing(
         Routing(

@@ -43,6 +43,7 @@ class Fault(enum.Enum):
     TIMEOUT = "no answer in time"
     BROKEN = "the connection broke"
     LOCAL = "the request cannot be sent as it is"
+    ENDLESS = "an answer without end"
 
 
 class Health(enum.Enum):
@@ -146,8 +147,8 @@ def _row(exchange: Exchange) -> Outcome:
     if exchange.fault is not None:
         return _unanswered(exchange, exchange.fault)
     status = exchange.status or 0
-    if 200 <= status < 300:
-        return _success(exchange)
+    if status < 300:
+        return _success(exchange) if status >= 200 else _no_answer(exchange)
     if status < 400:
         return Outcome("redirected", Health.FAILURE, again=True, error=errors.InvalidResponseError)
     retry_after = _retry_after(exchange.headers, exchange.at)
@@ -167,18 +168,21 @@ def _row(exchange: Exchange) -> Outcome:
 def _success(exchange: Exchange) -> Outcome:
     if exchange.invalid is None:
         return Outcome("success", Health.SUCCESS, accepted="yes")
+    return _no_answer(exchange)
+
+
+def _no_answer(exchange: Exchange) -> Outcome:
     if exchange.operation.is_submit:
         return _ambiguous("invalid answer")
     return Outcome("invalid answer", Health.FAILURE, again=True, error=errors.InvalidResponseError)
 
 
 def _unanswered(exchange: Exchange, fault: Fault) -> Outcome:
-    ours = fault in (Fault.POOL, Fault.LOCAL)
     if exchange.operation.is_submit and exchange.sent_whole:
-        return _ambiguous(fault.value, counts=not ours)
-    if fault is Fault.POOL:
+        return _ambiguous(fault.value)
+    if fault is Fault.POOL and not exchange.sent_whole:
         return Outcome(fault.value, error=errors.CapacityError, retry_after=1.0)
-    if fault is Fault.LOCAL:
+    if fault is Fault.LOCAL and not exchange.sent_whole:
         return Outcome(fault.value, error=errors.BadRequestError)
     error: type[RouterError] = errors.ConnectError
     if exchange.sent_whole and fault is not Fault.CONNECT:
@@ -187,9 +191,8 @@ def _unanswered(exchange: Exchange, fault: Fault) -> Outcome:
     return Outcome(fault.value, Health.FAILURE, again=True, error=error)
 
 
-def _ambiguous(result: str, *, counts: bool = True) -> Outcome:
-    health = Health.FAILURE if counts else Health.NOTHING
-    return Outcome(result, health, accepted="maybe", error=errors.AmbiguousSubmitError)
+def _ambiguous(result: str) -> Outcome:
+    return Outcome(result, Health.FAILURE, accepted="maybe", error=errors.AmbiguousSubmitError)
 
 
 def _throttled(exchange: Exchange, retry_after: float | None) -> Outcome:

@@ -11,7 +11,7 @@ import dataclasses
 from router.engine import Engine, Side, Trip
 from router.errors import RouterError
 from router.ids import Kind
-from router.operations import Call, Upload, opened
+from router.operations import MOST_COPIES, Call, Upload, opened
 from router.types import Character, Routing
 
 __all__ = ["create_character"]
@@ -40,7 +40,8 @@ async def create_character(engine: Engine, call: Call[Character], side: Side) ->
 
 def _best_accounts(engine: Engine, trip: Trip) -> list[str]:
     accounts: list[str] = []
-    while len(accounts) < trip.call.replicate:
+    wanted = trip.call.replicate or MOST_COPIES
+    while len(accounts) < wanted:
         member = engine.choose(trip)
         if member is None:
             break
@@ -71,10 +72,9 @@ def _joined(
     routings = [one.routing for one in made if one.routing is not None]
     tried = [attempt for routing in routings for attempt in routing.attempts]
     tried += [attempt for error in failed.values() for attempt in error.attempts]
-    fewer = len(made) + len(failed) < trip.call.replicate
-    note = (
-        f"only {len(made) + len(failed)} accounts could be asked for {trip.call.replicate} copies"
-    )
+    asked = len(made) + len(failed)
+    fewer = asked < (trip.call.replicate or 0)
+    note = f"only {asked} accounts could be asked for {trip.call.replicate} copies"
     character = made[0]
     character.id = trip.fleet.codec.encode(Kind.CHARACTER, copies)
     return character.with_routing(

@@ -20,14 +20,14 @@ import functools
 import ssl
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from router.messages import InvalidBody, Reply, Request
+from router.messages import Reply, Request
 from router.outcomes import Fault
 
 __all__ = [
@@ -40,6 +40,15 @@ __all__ = [
     "Transport",
     "Unanswered",
 ]
+
+
+class _SourceShrank(Exception):  # noqa: N818
+    """A file became shorter while it was being sent."""
+
+
+class _TooLarge(Exception):  # noqa: N818
+    """A body that has gone on for longer than any answer does."""
+
 
 # Every exception that httpx has, and what an exchange that ended in it is called. Whether it may be
 # repeated is no column here: that depends on what was sent.
@@ -73,6 +82,8 @@ FAULTS: dict[type[Exception], Fault] = {
     httpx.UnsupportedProtocol: Fault.LOCAL,
     httpx.InvalidURL: Fault.LOCAL,
     httpx.CookieConflict: Fault.LOCAL,
+    _SourceShrank: Fault.LOCAL,
+    _TooLarge: Fault.ENDLESS,
 }
 
 # A keep-alive race needs a server that closes just then; none closes after two idle seconds.
@@ -115,7 +126,7 @@ class Unanswered(Exception):  # noqa: N818  (a fact for the outcome table, never
 
 
 class Transport(Protocol):
-    """One exchange: raises `Unanswered`, or `InvalidBody` for a success that is no answer."""
+    """One exchange; raises `Unanswered` where no whole reply comes, and `SinkFailed`."""
 
     async def exchange(
         self, request: Request, patience: Patience, sink: Sink | None, *, fresh: bool
@@ -124,10 +135,6 @@ class Transport(Protocol):
 
 class SinkFailed(Exception):  # noqa: N818
     """Where the download was to go would not take it; `__cause__` says why."""
-
-
-class _SourceShrank(Exception):  # noqa: N818
-    """A file became shorter while it was being sent."""
 
 
 class _Sending(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -219,20 +226,28 @@ def _outgoing(request: Request, patience: Patience, monotonic: Monotonic) -> htt
     )
 
 
-@contextlib.contextmanager
-def _mapped() -> Iterator[None]:
-    """Foreign exceptions become `Unanswered`; the last resort keeps even unknown ones honest."""
-    try:
-        yield
-    except (InvalidBody, Unanswered, SinkFailed):
-        raise
-    except _SourceShrank as exc:
-        raise Unanswered(Fault.LOCAL, str(exc)) from exc
-    except Exception as exc:
-        known = (FAULTS[kind] for kind in type(exc).__mro__ if kind in FAULTS)
-        fault = next(known, Fault.BROKEN)
-        detail = str(exc) or type(exc).__name__
-        raise Unanswered(fault, detail) from exc
+@dataclass(slots=True)
+class _Heard:
+    """How much of an answer has come so far."""
+
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray)
+
+    def reply(self) -> Reply:
+        return Reply(self.status or 0, self.headers, bytes(self.body))
+
+
+def _made_of(heard: _Heard, exc: Exception) -> Reply:
+    """The reply, where what was heard is one in spite of `exc`; else raises `Unanswered`.
+
+    A status that says no has said it: a body that breaks off, drips or has no end takes nothing
+    from it. Every exception is mapped; the last resort keeps even unknown ones honest.
+    """
+    if heard.status is not None and not 200 <= heard.status < 300:
+        return heard.reply()
+    known = (FAULTS[kind] for kind in type(exc).__mro__ if kind in FAULTS)
+    raise Unanswered(next(known, Fault.BROKEN), str(exc) or type(exc).__name__) from exc
 
 
 def _headers(response: httpx.Response) -> dict[str, str]:
@@ -242,20 +257,27 @@ def _headers(response: httpx.Response) -> dict[str, str]:
     }
 
 
-async def _received(
-    response: httpx.Response, chunks: AsyncIterator[bytes], request: Request, sink: Sink | None
-) -> Reply:
-    """The reply, its body read or streamed; bounded whatever the server sends."""
-    headers = _headers(response)
-    status = response.status_code
-    if not 200 <= status < 300:
-        return Reply(status, headers, await _error_body(chunks))
-    if not request.download or sink is None:
-        return Reply(status, headers, await _whole_body(chunks))
-    await _into(sink.begin(headers))
+async def _receive(
+    heard: _Heard,
+    response: httpx.Response,
+    chunks: AsyncIterator[bytes],
+    request: Request,
+    sink: Sink | None,
+) -> None:
+    """Take the answer in, its body into memory or into the sink; bounded whatever is sent."""
+    heard.headers = _headers(response)
+    heard.status = response.status_code
+    successful = 200 <= heard.status < 300
+    if successful and request.download and sink is not None:
+        await _into(sink.begin(heard.headers))
+        async for chunk in chunks:
+            await _into(sink.write(chunk))
+        return
+    largest = LARGEST_JSON if successful else LARGEST_ERROR
     async for chunk in chunks:
-        await _into(sink.write(chunk))
-    return Reply(status, headers)
+        heard.body += chunk
+        if len(heard.body) > largest:
+            raise _TooLarge(f"the body has no end after {largest >> 10} KiB")
 
 
 async def _into(doing: Awaitable[None]) -> None:
@@ -264,26 +286,6 @@ async def _into(doing: Awaitable[None]) -> None:
         await doing
     except Exception as exc:
         raise SinkFailed(str(exc)) from exc
-
-
-async def _whole_body(chunks: AsyncIterator[bytes]) -> bytes:
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > LARGEST_JSON:
-            raise InvalidBody(f"the body has no end after {LARGEST_JSON >> 20} MiB")
-    return bytes(body)
-
-
-async def _error_body(chunks: AsyncIterator[bytes]) -> bytes:
-    # The status has been said; a body that breaks off or has no end takes nothing from it.
-    body = bytearray()
-    with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > LARGEST_ERROR:
-                break
-    return bytes(body[:LARGEST_ERROR])
 
 
 # Connections of our own ------------------------------------------------------------------------
@@ -405,12 +407,17 @@ class BlockingTransport:
     async def exchange(
         self, request: Request, patience: Patience, sink: Sink | None, *, fresh: bool
     ) -> Reply:
-        until = self._monotonic() + patience.whole
-        with _mapped():
+        heard, until = _Heard(), self._monotonic() + patience.whole
+        try:
             message = _outgoing(request, patience, self._monotonic)
             with self._answered(message, until, fresh) as response:
                 async with contextlib.aclosing(self._chunks(response, until)) as chunks:
-                    return await _received(response, chunks, request, sink)
+                    await _receive(heard, response, chunks, request, sink)
+        except SinkFailed:
+            raise
+        except Exception as exc:  # noqa: BLE001  (mapped, whatever it is)
+            return _made_of(heard, exc)
+        return heard.reply()
 
     @contextlib.contextmanager
     def _answered(
@@ -480,10 +487,16 @@ class AsyncTransport:
     async def exchange(
         self, request: Request, patience: Patience, sink: Sink | None, *, fresh: bool
     ) -> Reply:
-        with _mapped():
+        heard = _Heard()
+        try:
             message = _outgoing(request, patience, self._monotonic)
             async with asyncio.timeout(patience.whole), self._answered(message, fresh) as response:
-                return await _received(response, response.aiter_bytes(), request, sink)
+                await _receive(heard, response, response.aiter_bytes(), request, sink)
+        except SinkFailed:
+            raise
+        except Exception as exc:  # noqa: BLE001  (mapped, whatever it is)
+            return _made_of(heard, exc)
+        return heard.reply()
 
     @contextlib.asynccontextmanager
     async def _answered(self, message: httpx.Request, fresh: bool) -> AsyncIterator[httpx.Response]:

@@ -1,6 +1,6 @@
 """Calls as values: what a public method makes of its arguments before anything is decided."""
 
-from router.operations.call import Call, Options
+from router.operations.call import MOST_COPIES, Call, Options
 from router.operations.describe import (
     DESCRIBE,
     content,
@@ -19,6 +19,7 @@ from router.operations.upload import Upload, opened
 
 __all__ = [
     "DESCRIBE",
+    "MOST_COPIES",
     "Call",
     "Options",
     "Upload",

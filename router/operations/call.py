@@ -9,7 +9,10 @@ from typing import IO, Any, Generic, TypedDict, TypeVar
 
 from router.types import FileInput, Operation
 
-__all__ = ["Call", "Options"]
+__all__ = ["MOST_COPIES", "Call", "Options"]
+
+# Copies of one character at most, so that an id stays short enough for a URL.
+MOST_COPIES = 8
 
 AnswerT = TypeVar("AnswerT", covariant=True)
 
@@ -42,7 +45,8 @@ class Call(Generic[AnswerT]):
 
     `ids` are what the call names (a video, or characters), as the caller wrote them. `upload` is
     the file to send and `upload_field` the name of its form field; `reference` is an image by url
-    or file id. `models` is `None` where the caller named no group.
+    or file id. `replicate` is the number of copies, `None` for one in each account. `models` is
+    `None` where the caller named no group.
     """
 
     operation: Operation
@@ -56,7 +60,7 @@ class Call(Generic[AnswerT]):
     upload: FileInput | None = None
     upload_field: str = "video"
     reference: Mapping[str, str] | None = None
-    replicate: int = 1
+    replicate: int | None = 1
     limit: int = 20
     after: str | None = None
     order: str = "desc"

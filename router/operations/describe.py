@@ -7,12 +7,12 @@ They look at values only; what needs the configuration, an id's meaning or a fil
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any, NoReturn, Unpack
 
 from router.config import not_yet
 from router.errors import BadRequestError, ConfigError
-from router.operations.call import Call, Options
+from router.operations.call import MOST_COPIES, Call, Options
 from router.types import (
     Character,
     CharacterRef,
@@ -46,7 +46,6 @@ __all__ = [
 _LONGEST_PROMPT = 32_000
 _LONGEST_NAME = 80
 _LONGEST_PAGE = 100
-MOST_COPIES = 8
 
 # Arguments that other libraries have for what is written elsewhere here.
 _REPLACED = {
@@ -283,10 +282,12 @@ def _refuse(why: str) -> NoReturn:
 
 def _models(model: str | None, targets: Names | None) -> tuple[str, ...] | None:
     # `target_model_names` takes precedence, as a list or as a string with commas.
-    if targets is None or targets == "":
-        return (model,) if model else None
-    listed = targets.split(",") if isinstance(targets, str) else list(targets)
-    names = tuple(dict.fromkeys(name.strip() for name in listed if name and name.strip()))
+    if model is not None and not isinstance(model, str):
+        _refuse("model is the name of a group")
+    listed = targets.split(",") if isinstance(targets, str) else targets
+    if not isinstance(listed, Iterable | None) or not all(isinstance(n, str) for n in listed or ()):
+        _refuse("target_model_names is a list of names, or a string with commas")
+    names = tuple(dict.fromkeys(name.strip() for name in listed or () if name.strip()))
     return names or ((model,) if model else None)
 
 
@@ -328,9 +329,9 @@ def _source(
     return ((), video) if video_id is None else ((_id_of(video_id),), None)
 
 
-def _copies(replicate: int | str) -> int:
+def _copies(replicate: int | str) -> int | None:
     if replicate == "all":
-        return MOST_COPIES
+        return None
     if isinstance(replicate, bool) or not isinstance(replicate, int):
         _refuse('replicate is a number, or "all"')
     if not 1 <= replicate <= MOST_COPIES:

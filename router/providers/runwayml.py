@@ -99,6 +99,8 @@ class RunwayML:
 
 def _generation(bound: Bound) -> Request:
     call = bound.call
+    if bound.natives:
+        raise UnsupportedOperationError("runwayml has no characters; describe them in the prompt")
     fields: dict[str, Any] = {"model": bound.deployment.model, "promptText": call.prompt}
     if call.size is not None:
         fields["ratio"] = call.size.replace("x", ":")

@@ -1,0 +1,131 @@
+"""`video-router check`: all that is wrong with a configuration, or what is in it."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.text import Text
+
+from router.cli import look
+from router.config import Config, Deployment, load_file
+from router.errors import ConfigError
+from router.router import VOCABULARY
+
+__all__ = ["check"]
+
+NAMES = ("deployment", "groups", "account", "provider", "model", "base_url")
+NUMBERS = ("weight", "order")
+
+
+def check(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The YAML file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Check a configuration: every problem with its line, or the deployments as a table."""
+    try:
+        config = load_file(file, environ=os.environ, vocabulary=VOCABULARY)
+    except ConfigError as error:
+        _refuse(file, error.problems, as_json)
+        raise typer.Exit(1) from None
+    if as_json:
+        look.show_json(_data(config))
+    else:
+        _show(config)
+
+
+def _refuse(file: str, problems: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        look.show_json({"file": file, "ok": False, "problems": list(problems)})
+        return
+    err = look.stderr()
+    for problem in problems:
+        err.print(_placed(problem), soft_wrap=True)
+    count = look.plural(len(problems), "problem")
+    err.print(Text(f"{count}: nothing of this file is in force.", "bold red"), soft_wrap=True)
+
+
+def _show(config: Config) -> None:
+    out = look.stdout()
+    accounts = {one.account for one in config.deployments}
+    out.print(
+        f"[bold]{look.plural(len(config.deployments), 'deployment')}[/] in "
+        f"{look.plural(len(config.groups), 'model group')} and "
+        f"{look.plural(len(accounts), 'account')}, strategy {config.settings.strategy}"
+    )
+    out.print()
+    out.print(_deployments(config, out))
+    if config.warnings:
+        out.print()
+    for warning in config.warnings:
+        out.print(Text.assemble(("warning ", "bold yellow"), _placed(warning)), soft_wrap=True)
+
+
+def _deployments(config: Config, out: Console) -> RenderableType:
+    """A table where it fits, else a paragraph for each deployment: a squeezed URL helps nobody."""
+    table = look.table(*NAMES, *NUMBERS, "operations", right=NUMBERS)
+    for one in config.deployments:
+        table.add_row(*_cells(one))
+    unbounded = out.options.update(width=10_000)
+    if Measurement.get(out, unbounded, table).maximum <= out.width:
+        return table
+    return Group(*(part for one in config.deployments for part in _paragraph(one)))
+
+
+def _cells(one: Deployment) -> list[Text]:
+    groups = ", ".join(one.model_names)
+    words = (one.id, groups, one.account, one.provider, one.model, one.base_url)
+    numbers = (f"{one.weight:g}", str(one.order))
+    return [Text(word) for word in (*words, *numbers, _operations(one))]
+
+
+def _paragraph(one: Deployment) -> tuple[RenderableType, RenderableType]:
+    title = Text.assemble((one.id, "bold"), f" in {', '.join(one.model_names)}")
+    facts = Text(
+        f"account {one.account}, {one.provider} model {one.model}\n"
+        f"{one.base_url}\n"
+        f"weight {one.weight:g}, order {one.order}, operations: {_operations(one)}"
+    )
+    return title, Padding(facts, (0, 0, 0, 4), expand=False)
+
+
+def _operations(one: Deployment) -> str:
+    possible = VOCABULARY.providers[one.provider].operations
+    if one.operations == possible:
+        return f"all {len(possible)}"
+    return ", ".join(sorted(one.operations))
+
+
+def _placed(line: str) -> Text:
+    """`file:line: key: what`, its place in bold."""
+    place, colon, rest = line.partition(": ")
+    return Text.assemble((place + colon, "bold"), rest)
+
+
+def _data(config: Config) -> dict[str, Any]:
+    return {
+        "file": config.source,
+        "ok": True,
+        "strategy": config.settings.strategy,
+        "default_model": config.settings.default_model,
+        "deployments": [_facts(one) for one in config.deployments],
+        "warnings": list(config.warnings),
+    }
+
+
+def _facts(one: Deployment) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "model_names": list(one.model_names),
+        "account": one.account,
+        "provider": one.provider,
+        "model": one.model,
+        "base_url": one.base_url,
+        "weight": one.weight,
+        "order": one.order,
+        "operations": sorted(one.operations),
+    }
