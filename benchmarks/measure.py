@@ -17,21 +17,44 @@ import platform
 import statistics
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Figure", "Report", "Turn", "atogether", "machine", "percentile", "table", "together"]
+__all__ = [
+    "Figure",
+    "Report",
+    "Turn",
+    "atogether",
+    "machine",
+    "percentile",
+    "rounds",
+    "table",
+    "together",
+]
+
+FEWEST_ROUNDS = 5
+
+
+def rounds(most: int, seconds: float) -> Iterator[int]:
+    """Count rounds: at most so many, and none begins when the time is up and five are done."""
+    until = time.monotonic() + seconds
+    for number in range(most):
+        if number >= FEWEST_ROUNDS and time.monotonic() > until:
+            return
+        yield number
 
 
 @dataclass(frozen=True)
 class Turn:
     """One contender's turn: seconds a call by the wall and by the processor, and each latency.
 
-    With n calls at once, `wall` is the time of the turn over its calls: the reciprocal of calls a
-    second, and not what one call waits. `processor` counts all threads of this process.
+    `wall` is, one at a time, the median of the latencies, which a neighbour that takes the
+    processor away for some calls does not move. With n at once it is the time of the turn over its
+    calls: the reciprocal of calls a second, and not what one call waits. `processor` is the mean,
+    over all threads of this process; what is rare and dear, as the collector's full round, is in it.
     """
 
     wall: float
@@ -39,9 +62,7 @@ class Turn:
     latencies: Sequence[float]
 
 
-async def atogether(
-    call: Callable[[], Awaitable[object]], *, at_once: int, calls: int
-) -> Turn:
+async def atogether(call: Callable[[], Awaitable[object]], *, at_once: int, calls: int) -> Turn:
     """`calls` calls, `at_once` of them under way at any time, each task one after the other."""
     latencies: list[float] = []
 
@@ -54,7 +75,7 @@ async def atogether(
     await asyncio.gather(*(call() for _ in range(at_once)))
     started, processor = time.perf_counter(), time.process_time()
     await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
-    return _turn(started, processor, latencies)
+    return _turn(started, processor, latencies, at_once)
 
 
 def together(call: Callable[[], object], *, at_once: int, calls: int) -> Turn:
@@ -76,13 +97,14 @@ def together(call: Callable[[], object], *, at_once: int, calls: int) -> Turn:
         started, processor = time.perf_counter(), time.process_time()
         for future in running:
             future.result()
-        return _turn(started, processor, latencies)
+        return _turn(started, processor, latencies, at_once)
 
 
-def _turn(started: float, processor: float, latencies: Sequence[float]) -> Turn:
+def _turn(started: float, processor: float, latencies: Sequence[float], at_once: int) -> Turn:
     wall = time.perf_counter() - started
     processor = time.process_time() - processor
-    return Turn(wall / len(latencies), processor / len(latencies), latencies)
+    typical = statistics.median(latencies) if at_once == 1 else wall / len(latencies)
+    return Turn(typical, processor / len(latencies), latencies)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -173,7 +195,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], not
 
 
 def machine(distributions: Sequence[str]) -> dict[str, Any]:
-    """What a figure depends on: processor, system, Python, and the versions of what was measured."""
+    """What a figure depends on: processor, system, Python, versions of what was measured."""
     versions = {}
     for name in distributions:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -184,9 +206,20 @@ def machine(distributions: Sequence[str]) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "event_loop": _event_loop(),
-        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "load_before": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "loop_ms": round(_loop_milliseconds(), 2),
         "versions": versions,
     }
+
+
+def _loop_milliseconds() -> float:
+    """What a loop of 100,000 additions takes: a yardstick for absolute figures of other runs."""
+    seen = []
+    for _ in range(15):
+        started = time.perf_counter()
+        sum(range(100_000))
+        seen.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(seen)
 
 
 def _event_loop() -> str:

@@ -9,16 +9,19 @@ measured: Redis and limits, which no pick touches yet.
 **A call.** `avideo_edit` by id against the same POST by `httpx.AsyncClient`, and `video_edit`
 against `httpx.Client`, with 1, 16 and 64 under way at once. Both say the same bytes to the same
 upstream (a process that answers at once; the run stops if a header or the body differs), with the
-same timeouts, on the same event loop, over kept connections: 64 may be idle on either side, no round
-lasts as long as the two seconds within which a submit may use one again. The bare side's body is
-made beforehand, and its answer is read but not parsed; the routed side describes, decides, builds,
-judges, parses, learns and writes an id. So the ratio is an upper bound of what a service sees, and
-with a provider that takes a second it is 1.00. Not measured: TLS, real networks, uploads, downloads.
+same timeouts, on the same event loop, over kept connections: 64 may be idle on either side, and the
+calls before each turn open again what a submit no longer takes (idle for two seconds). The bare
+side's body is made beforehand, and its answer is read but not parsed; the routed side describes,
+decides, builds, judges, parses, learns and writes an id. So the ratio is an upper bound of what a
+service sees, and with a provider that takes a second it is 1.00. Not measured: TLS, real networks,
+uploads, downloads.
 
-**An import.** `import router` and its five dependencies alone, each in a fresh interpreter with warm
-byte code: seconds, and how far the resident memory grew.
+**An import.** `import router` and its five dependencies alone, each in a fresh interpreter with
+warm byte code: seconds, and how far the resident memory grew.
 
-**The peer.** LiteLLM's Router, where it is installed, takes its turns in the same rounds.
+**The peer.** LiteLLM's Router, where it is installed, with its own defaults: a pick, a routed
+`avideo_edit`, each in turns with ours and the bare client. It comes last, since a heap as large as
+its own slows all that comes after; a quick run has no time for it.
 
 How noise is kept out of the figures stands in `measure`.
 """
@@ -38,7 +41,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,7 @@ from benchmarks.measure import (  # noqa: E402
     atogether,
     machine,
     percentile,
+    rounds,
     table,
     together,
 )
@@ -75,24 +79,31 @@ PICK_GROWTH = 1.3
 CALL_RATIO = 1.15
 IMPORT_RATIO = 1.15
 
+# Half of it goes by before the peer has been imported, and its routers built.
+PEER_SECONDS = 45.0
+
 SIZES = (4, 32, 100, 1_000)
 AT_ONCE = (1, 16, 64)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much of everything. `calls` are those of one turn, by how many are under way at once."""
+    """How much of everything, at most. `calls` are those of a turn, by how many run at once.
+
+    Seconds are those of a section (a round that has begun is finished, and five always are) and of
+    the whole run.
+    """
 
     rounds: int
     picks: int
     calls: Mapping[int, int]
     imports: int
-    peer_imports: int
-    seconds: int
+    section: float
+    whole: float
 
 
-FULL = Effort(9, 1_000, {1: 200, 16: 320, 64: 384}, 9, 3, 120)
-QUICK = Effort(5, 300, {1: 100, 16: 128, 64: 128}, 7, 1, 30)
+FULL = Effort(40, 300, {1: 40, 16: 160, 64: 192}, 7, 7.0, 120)
+QUICK = Effort(9, 150, {1: 30, 16: 64, 64: 64}, 7, 2.0, 30)
 
 
 def fleet(base_url: str, count: int, account: str | None = None) -> Router:
@@ -143,9 +154,14 @@ def learned(router: Router, known: float, ejected: float) -> None:
 
 
 def pick_of(router: Router) -> Callable[[], object]:
-    call = operations.generation(prompt=PROMPT, model=GROUP)
     engine = router._engine
-    return functools.partial(engine.choose, engine.trip(call, router._async))
+    trip = engine.trip(operations.generation(prompt=PROMPT, model=GROUP), router._async)
+
+    def pick() -> object:
+        engine.fleet.tiers(trip.route)  # the candidates are looked up once in each call
+        return engine.choose(trip)
+
+    return pick
 
 
 def whole_pick_of(router: Router) -> Callable[[], object]:
@@ -172,7 +188,8 @@ def picks(report: Report, effort: Effort) -> None:
     rows = [_pick_row(report, name, seen) for name in SCENARIOS]
     rows.append(_pick_row(report, WHOLE, seen, judged=False))
     columns = ["pick, µs", *(f"{size:,}" for size in SIZES), "slowest", "1,000 over 32"]
-    note = f"median of {effort.rounds} rounds of {effort.picks} picks, in turns; seed {SEED}"
+    done = len(next(iter(seen.values())))
+    note = f"median of {done} rounds of {effort.picks} picks, in turns; seed {SEED}"
     print(table("A pick, by deployments in the group", columns, rows, note))
 
 
@@ -180,7 +197,7 @@ def in_turns(
     contenders: Mapping[tuple[str, int], Callable[[], object]], effort: Effort
 ) -> dict[tuple[str, int], list[float]]:
     seen: dict[tuple[str, int], list[float]] = {key: [] for key in contenders}
-    for _ in range(effort.rounds):
+    for _ in rounds(effort.rounds, effort.section):
         for key, pick in contenders.items():
             seen[key].append(_microseconds(pick, effort.picks))
     return seen
@@ -288,6 +305,8 @@ class Edits:
 async def awaited(edits: Edits, effort: Effort, peer: Peer | None = None) -> dict[int, Turns]:
     """The async door's turns, by how many calls are under way at once."""
     seen: dict[int, Turns] = {}
+    # The peer takes milliseconds a call; a turn must still end within two seconds.
+    few = {at_once: max(calls // 4, at_once) for at_once, calls in effort.calls.items()}
     async with edits.abare() as bare:
         contenders: dict[str, Callable[[], Awaitable[object]]] = {
             "bare": bare,
@@ -297,18 +316,13 @@ async def awaited(edits: Edits, effort: Effort, peer: Peer | None = None) -> dic
             contenders["peer"] = peer.edit("video_68d7512d07848190b3e45da0ecbebcde", PROMPT)
         for at_once in AT_ONCE:
             turns: Turns = {name: [] for name in contenders}
-            for _ in range(effort.rounds):
+            for _ in rounds(effort.rounds, effort.section / len(AT_ONCE)):
                 for name, call in contenders.items():
-                    calls = _fewer(effort.calls[at_once], at_once) if peer else effort.calls[at_once]
+                    calls = effort.calls[at_once] if peer is None else few[at_once]
                     turns[name].append(await atogether(call, at_once=at_once, calls=calls))
             seen[at_once] = turns
     await edits.router.aclose()
     return seen
-
-
-def _fewer(calls: int, at_once: int) -> int:
-    # The peer takes milliseconds a call; a turn must still end within two seconds.
-    return max(calls // 4, at_once)
 
 
 def blocked(edits: Edits, effort: Effort) -> dict[int, Turns]:
@@ -317,7 +331,7 @@ def blocked(edits: Edits, effort: Effort) -> dict[int, Turns]:
     with edits.bare() as bare:
         for at_once in AT_ONCE:
             turns: Turns = {"bare": [], "routed": []}
-            for _ in range(effort.rounds):
+            for _ in rounds(effort.rounds, effort.section / len(AT_ONCE)):
                 for name, call in (("bare", bare), ("routed", edits.blocking)):
                     turn = together(call, at_once=at_once, calls=effort.calls[at_once])
                     turns[name].append(turn)
@@ -382,8 +396,8 @@ def _ratio(
     name: str, base: Sequence[float], ours: Sequence[float], target: float | None = None
 ) -> Figure:
     """The ratio of the medians; its rounds are the ratios of neighbours in time."""
-    rounds = [b / a for a, b in zip(base, ours, strict=True)]
-    return Figure(name, statistics.median(ours) / statistics.median(base), "×", target, rounds)
+    paired = [b / a for a, b in zip(base, ours, strict=True)]
+    return Figure(name, statistics.median(ours) / statistics.median(base), "×", target, paired)
 
 
 # An import ---------------------------------------------------------------------------------------
@@ -410,7 +424,7 @@ print(json.dumps([seconds * 1e3, processor * 1e3, (resident() - before) / 1e6]))
 def fresh(modules: str) -> tuple[float, float, float]:
     """Milliseconds, processor milliseconds and megabytes of an import in a new interpreter."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    environment["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    environment["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the network
     done = subprocess.run(
         [sys.executable, "-c", _CHILD.format(modules=modules)],
         cwd=ROOT,
@@ -433,9 +447,6 @@ def imports(report: Report, effort: Effort) -> None:
     for _ in range(effort.imports):
         for modules in contenders:
             seen[modules].append(fresh(modules))
-    if is_installed():
-        fresh("litellm")
-        seen["litellm"] = [fresh("litellm") for _ in range(effort.peer_imports)]
     rows = []
     for modules, turns in seen.items():
         times, processors, sizes = (list(values) for values in zip(*turns, strict=True))
@@ -458,24 +469,35 @@ def imports(report: Report, effort: Effort) -> None:
         row.append(f"{statistics.median(processors):.1f}")
         rows.append(row)
     columns = ("import", "ms", "time ×", "MB", "memory ×", "processor, ms")
-    note = f"median of {effort.imports} fresh interpreters each, in turns; memory is resident growth"
+    note = f"median of {effort.imports} fresh interpreters each, in turns; memory: resident growth"
     print(table("An import", columns, rows, note))
 
 
 # The peer ----------------------------------------------------------------------------------------
 
 
-def against_peer(report: Report, server: Upstream, edits: Edits, effort: Effort) -> None:
+def against_peer(
+    report: Report, server: Upstream, edits: Edits, effort: Effort, left: float
+) -> None:
     if not is_installed():
         print(f"\n{HOW_TO_INSTALL}")
         return
+    if left < PEER_SECONDS:
+        print(f"\nthe peer is not measured: it takes {PEER_SECONDS:.0f} s, {left:.0f} are left")
+        return
+    milliseconds, _, megabytes = fresh("litellm")  # seconds of them: once is enough
+    report.add(
+        Figure("import litellm, time", milliseconds, "ms"),
+        Figure("import litellm, memory", megabytes, "MB"),
+    )
+    print(f"\nThe peer: `import litellm` takes {milliseconds:,.0f} ms and {megabytes:.0f} MB")
     contenders: dict[tuple[str, int], Callable[[], object]] = {}
     for size in SIZES:
         router = fleet(server.base_url, size)
         learned(router, 1.0, 0.0)
         contenders["router", size] = pick_of(router)
         contenders["litellm", size] = Peer(GROUP, server.base_url, size).pick
-    few = Effort(effort.rounds, min(effort.picks // 30, 20), effort.calls, 0, 0, effort.seconds)
+    few = replace(effort, picks=10, section=effort.section / 2)  # its pick takes up to 50 ms
     seen = in_turns(contenders, few)
     rows = []
     for name in ("router", "litellm"):
@@ -487,7 +509,7 @@ def against_peer(report: Report, server: Upstream, edits: Edits, effort: Effort)
     print(table("The peer: a pick, by deployments in the group", columns, rows))
 
     rows = []
-    turned = asyncio.run(awaited(edits, effort, Peer(GROUP, server.base_url, 4)))
+    turned = asyncio.run(awaited(edits, few, Peer(GROUP, server.base_url, 4)))
     for at_once, turns in turned.items():
         for name in ("bare", "routed", "peer"):
             wall = [turn.wall * 1e6 for turn in turns[name]]
@@ -497,8 +519,14 @@ def against_peer(report: Report, server: Upstream, edits: Edits, effort: Effort)
             work = statistics.median(turn.processor * 1e6 for turn in turns[name])
             report.add(figure, over)
             rows.append(
-                [str(at_once), name, f"{figure.value:.0f}", over.told(), f"{work:.0f}"]
-                + [f"{1e6 / figure.value:,.0f}"]
+                [
+                    str(at_once),
+                    name,
+                    f"{figure.value:.0f}",
+                    over.told(),
+                    f"{work:.0f}",
+                    f"{1e6 / figure.value:,.0f}",
+                ]
             )
     columns = ("at once", "avideo_edit", "µs", "time × bare", "processor, µs", "calls/s")
     print(table("The peer: a routed avideo_edit", columns, rows))
@@ -509,17 +537,18 @@ def against_peer(report: Report, server: Upstream, edits: Edits, effort: Effort)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.overhead", description="What routing costs.")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: under 30 seconds")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, no peer, under 30 s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
     given = parser.parse_args(arguments)
     effort = QUICK if given.quick else FULL
     # Nothing here may hang: past its time, the run ends with every thread's stack.
-    faulthandler.dump_traceback_later(effort.seconds, exit=True)
+    faulthandler.dump_traceback_later(effort.whole, exit=True)
     started = time.monotonic()
     about = machine(["video-router", *DEPENDENCIES[:-1], "pyyaml", "httpcore", "h11", "litellm"])
     report = Report(about)
     print(f"{about['processor']}, {about['cores']} cores, {about['system']}")
-    print(f"{about['python']}, {about['event_loop']}, load {about['load_before']}")
+    print(f"{about['python']}, {about['event_loop']}")
+    print(f"load {about['load_before']}, sum(range(100_000)) takes {about['loop_ms']} ms")
     print(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
 
     picks(report, effort)
@@ -531,7 +560,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ):
             tell_calls(report, name, bare, seen)
         imports(report, effort)
-        against_peer(report, server, edits, effort)
+        left = started + effort.whole - time.monotonic()
+        against_peer(report, server, edits, effort, left)
     print(f"\n{report.summary()} in {time.monotonic() - started:.0f} s")
     if given.json is not None:
         given.json.write_text(json.dumps(report.as_json(), indent=1), encoding="utf-8")

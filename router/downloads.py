@@ -192,9 +192,15 @@ class _Writable:
     async def write(self, chunk: bytes) -> None:
         fresh = chunk[self._skip :]
         self._skip -= min(self._skip, len(chunk))
-        if fresh:
-            await self._door.offload(self._file.write, fresh)
-            self._written += len(fresh)
+        await self._door.offload(self._write_all, fresh)
+
+    def _write_all(self, data: bytes) -> None:
+        # An unbuffered file may take a part only, and says so.
+        while data:
+            taken = self._file.write(data)
+            taken = len(data) if taken is None else taken
+            self._written += taken
+            data = data[taken:]
 
     async def result(self, routing: Routing | None) -> Path:
         return Path(str(getattr(self._file, "name", "")))

@@ -24,7 +24,7 @@ from typing import Any, TypeVar, cast
 from router import errors
 from router._doors import Door
 from router.balancing import draw
-from router.errors import RouterError
+from router.errors import Accepted, RouterError
 from router.events import Attempted, Picked
 from router.fleet import Fleet, Member
 from router.ids import Copy, Kind
@@ -32,7 +32,7 @@ from router.learning import Learning
 from router.messages import NOTHING_SAID, ErrorBody, InvalidBody, Reply, Request
 from router.observations import Cause, Ejection
 from router.operations import Call, Upload, opened
-from router.outcomes import Exchange, Fault, Outcome, judge
+from router.outcomes import Exchange, Fault, Health, Outcome, judge
 from router.ownership import Owned, owned_by
 from router.providers import Bound
 from router.retry import Again, RetryBudget, back_off, retrying
@@ -210,7 +210,7 @@ class Engine:
         error = self._error(trip, member, exchange, outcome, cause)
         if not outcome.again:
             raise error from cause
-        if self.clock.monotonic() >= trip.deadline:
+        if self._is_late(trip):
             raise self._too_late(trip) from error
         error.__cause__ = cause
         trip.failed = error
@@ -296,7 +296,7 @@ class Engine:
                 reply = await self._send(trip, bound, asked)
                 request.sent_whole = True
                 if not 200 <= reply.status < 300:
-                    said = provider.error(reply)
+                    said = provider.error(reply).without(member.deployment.redact)
                     return self._happened(trip, member, reply, body=said), None, None
                 answer = Downloaded() if asked.download else provider.answer(bound, reply)
         except Unanswered as exc:
@@ -341,6 +341,7 @@ class Engine:
             sent_before=trip.may_have_arrived,
             retry_on_5xx=member.deployment.retry_on_5xx,
             throttled_in_a_row=member.health.throttled_in_a_row(trip.operation),
+            deadline_passed=self._is_late(trip),
             at=self.now(),
         )
 
@@ -358,7 +359,7 @@ class Engine:
             outcome,
             seconds,
             unreachable=exchange.fault is Fault.CONNECT,
-            reason=deployment.redact(_reason(exchange, outcome)),
+            reason=_reason(exchange, outcome),
         )
         request_id = exchange.headers.get("x-request-id")
         trip.attempts.append(
@@ -399,9 +400,10 @@ class Engine:
         if isinstance(exc, RouterError):
             vars(exc).update(self._facts(trip, member))
             return
-        self.learning.cancelled(member, trip.operation, seconds)
         reached = trip.operation.is_submit and request.sent_whole
-        outcome = Outcome("cancelled", accepted="maybe" if reached else "no")
+        accepted: Accepted = "maybe" if reached else "no"
+        outcome = Outcome("cancelled", Health.AT_LEAST, accepted)
+        self.learning.learn(trip.fleet, member, trip.operation, outcome, seconds)
         self.learning.tell(self._attempted(trip, member, seconds, None, outcome))
 
     def _ours(self, trip: Trip, member: Member, answer: Answer, exchange: Exchange) -> Answer:
@@ -430,6 +432,10 @@ class Engine:
         video.id = self.id_of(trip, Kind.VIDEO, *copy)
         if isinstance(video, VideoDeleted):
             return
+        if video.error is not None:
+            redact = member.deployment.redact
+            video.error.code = video.error.code and redact(video.error.code)
+            video.error.message = video.error.message and redact(video.error.message)
         if trip.operation.starts_job:
             self.learning.submitted(copy, member)
         self.learning.seen(trip.fleet, copy, video.id, video)
@@ -461,6 +467,8 @@ class Engine:
             "request_id": exchange.headers.get("x-request-id"),
             "accepted": outcome.accepted,
         }
+        if issubclass(kind, errors.InternalServerError):
+            facts["retry_after"] = outcome.retry_after
         if issubclass(kind, errors.TryLaterError):
             facts["retry_after"] = outcome.retry_after or POLL_AFTER_SECONDS
         if issubclass(kind, errors.AmbiguousSubmitError):
@@ -490,6 +498,10 @@ class Engine:
         if left <= 0:
             raise self._too_late(trip)
         return left
+
+    def _is_late(self, trip: Trip) -> bool:
+        # Timers may go off a moment early; a call has no use for its last millisecond.
+        return self.clock.monotonic() >= trip.deadline - 0.001
 
     def _too_late(self, trip: Trip) -> RouterError:
         seconds = trip.deadline - trip.started

@@ -267,4 +267,8 @@ class RateLimitError(StatusError, TryLaterError):
 
 
 class InternalServerError(StatusError):
-    """5xx: the provider failed."""
+    """5xx: the provider failed. `retry_after`, in seconds, is set where a 503 said when to come."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.retry_after = retry_after

@@ -91,17 +91,15 @@ class Learning:
                 ejection = member.health.failed(operation, now, self._rng, unreachable=unreachable)
                 if ejection is not None:
                     ejected.append((member, ejection))
+            elif outcome.health is Health.AT_LEAST:
+                # A censored sample: it says something only where it is longer than usual.
+                known = member.load.latency.get(operation)
+                if known is not None and seconds > known.mean:
+                    self._latency(member, operation, seconds, now)
             if outcome.eject is not None:
                 ejected += self._named(fleet, member, operation, outcome.eject, now, reason)
             ejected = [(m, e) for m, e in ejected if m.health.eject(e)]
         self._announce(ejected, now)
-
-    def cancelled(self, member: Member, operation: Operation, seconds: float) -> None:
-        """The caller left: the exchange would have taken at least this long."""
-        with self._lock:
-            known = member.load.latency.get(operation)
-            if known is not None and seconds > known.mean:
-                self._latency(member, operation, seconds, self._now())
 
     def _latency(self, member: Member, operation: Operation, seconds: float, now: float) -> None:
         epoch, sums = epoch_of(now), sample(seconds, now)

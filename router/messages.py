@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
@@ -94,6 +94,14 @@ class ErrorBody:
     message: str = ""
     code: str | None = None
     type: str | None = None
+
+    def without(self, redact: Callable[[str], str]) -> ErrorBody:
+        """The same with no secret in it, and short. Cut after: half a key is one too."""
+        return ErrorBody(
+            redact(self.message)[:1000],
+            None if self.code is None else redact(self.code)[:200],
+            None if self.type is None else redact(self.type)[:200],
+        )
 
     @property
     def words(self) -> str:

@@ -52,6 +52,7 @@ class Health(enum.Enum):
     SUCCESS = "success"
     FAILURE = "failure"
     NOTHING = "nothing"
+    AT_LEAST = "it takes at least this long"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Exchange:
     sent_before: bool = False
     retry_on_5xx: bool = False
     throttled_in_a_row: int = 0
+    deadline_passed: bool = False
     at: float = 0.0
 
 
@@ -178,8 +180,11 @@ def _no_answer(exchange: Exchange) -> Outcome:
 
 
 def _unanswered(exchange: Exchange, fault: Fault) -> Outcome:
+    out_of_time = fault is Fault.TIMEOUT and exchange.deadline_passed
     if exchange.operation.is_submit and exchange.sent_whole:
-        return _ambiguous(fault.value)
+        return _ambiguous(fault.value, Health.AT_LEAST if out_of_time else Health.FAILURE)
+    if out_of_time:
+        return Outcome("deadline passed", Health.AT_LEAST, error=errors.DeadlineExceededError)
     if fault is Fault.POOL and not exchange.sent_whole:
         return Outcome(fault.value, error=errors.CapacityError, retry_after=1.0)
     if fault is Fault.LOCAL and not exchange.sent_whole:
@@ -191,8 +196,8 @@ def _unanswered(exchange: Exchange, fault: Fault) -> Outcome:
     return Outcome(fault.value, Health.FAILURE, again=True, error=error)
 
 
-def _ambiguous(result: str) -> Outcome:
-    return Outcome(result, Health.FAILURE, accepted="maybe", error=errors.AmbiguousSubmitError)
+def _ambiguous(result: str, health: Health = Health.FAILURE) -> Outcome:
+    return Outcome(result, health, accepted="maybe", error=errors.AmbiguousSubmitError)
 
 
 def _throttled(exchange: Exchange, retry_after: float | None) -> Outcome:

@@ -94,7 +94,8 @@ class Attempt:
     def _report(self, reply: Reply | None, *, failed: bool) -> RouterError:
         body = ErrorBody()
         if reply is not None and reply.status >= 300:
-            body = self._member.provider.error(reply)
+            said = self._member.provider.error(reply)
+            body = said.without(self._member.deployment.redact)
         self.reported = True
         seconds = self._engine.clock.monotonic() - self._started
         return self._engine.reported(

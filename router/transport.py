@@ -42,14 +42,6 @@ __all__ = [
 ]
 
 
-class _SourceShrank(Exception):  # noqa: N818
-    """A file became shorter while it was being sent."""
-
-
-class _TooLarge(Exception):  # noqa: N818
-    """A body that has gone on for longer than any answer does."""
-
-
 # Every exception that httpx has, and what an exchange that ended in it is called. Whether it may be
 # repeated is no column here: that depends on what was sent.
 FAULTS: dict[type[Exception], Fault] = {
@@ -82,8 +74,6 @@ FAULTS: dict[type[Exception], Fault] = {
     httpx.UnsupportedProtocol: Fault.LOCAL,
     httpx.InvalidURL: Fault.LOCAL,
     httpx.CookieConflict: Fault.LOCAL,
-    _SourceShrank: Fault.LOCAL,
-    _TooLarge: Fault.ENDLESS,
 }
 
 # A keep-alive race needs a server that closes just then; none closes after two idle seconds.
@@ -195,7 +185,7 @@ def _read_exactly(segment: Any, offset: int, size: int) -> bytes:
     while len(data) < size:
         more = segment.read_at(offset + len(data), size - len(data))
         if not more:
-            raise _SourceShrank("the file became shorter while it was being sent")
+            raise Unanswered(Fault.LOCAL, "the file became shorter while it was being sent")
         data += more
     return data
 
@@ -246,6 +236,8 @@ def _made_of(heard: _Heard, exc: Exception) -> Reply:
     """
     if heard.status is not None and not 200 <= heard.status < 300:
         return heard.reply()
+    if isinstance(exc, Unanswered):
+        raise exc
     known = (FAULTS[kind] for kind in type(exc).__mro__ if kind in FAULTS)
     raise Unanswered(next(known, Fault.BROKEN), str(exc) or type(exc).__name__) from exc
 
@@ -277,7 +269,7 @@ async def _receive(
     async for chunk in chunks:
         heard.body += chunk
         if len(heard.body) > largest:
-            raise _TooLarge(f"the body has no end after {largest >> 10} KiB")
+            raise Unanswered(Fault.ENDLESS, f"the body has no end after {largest >> 10} KiB")
 
 
 async def _into(doing: Awaitable[None]) -> None:

@@ -125,7 +125,11 @@ class Answer(BaseModel):
 
     # Built at the first answer: five validators would be a tenth of the package's import time.
     model_config = ConfigDict(
-        extra="allow", coerce_numbers_to_str=True, protected_namespaces=(), defer_build=True
+        extra="allow",
+        coerce_numbers_to_str=True,
+        protected_namespaces=(),
+        defer_build=True,
+        hide_input_in_errors=True,
     )
 
     _routing: Routing | None = PrivateAttr(default=None)

@@ -14,6 +14,7 @@ from typing import Any, Unpack
 from router import operations
 from router.engine import POLL_AFTER_SECONDS, Engine, Side
 from router.errors import (
+    BadRequestError,
     DeadlineExceededError,
     DeploymentError,
     JobFailedError,
@@ -50,6 +51,7 @@ async def wait(
     unless `raise_on_failure=False`.
     """
     call = operations.status(video_id, **options)
+    _check(wait_timeout, on_progress)
     started = heard = engine.clock.monotonic()
     patience = engine.patience(call)
     pause = FIRST_WAIT
@@ -67,12 +69,21 @@ async def wait(
         except RouterError as error:
             if not _passing(error) or engine.clock.monotonic() - heard >= patience:
                 raise
-            pause = getattr(error, "retry_after", POLL_AFTER_SECONDS)
+            pause = getattr(error, "retry_after", None) or POLL_AFTER_SECONDS
         left = None if wait_timeout is None else started + wait_timeout - engine.clock.monotonic()
         if left is not None and left <= 0:
             raise _timed_out(call.ids[0], last, wait_timeout)
         # The last look is at the very end of the wait.
         await side.door.sleep(pause if left is None else min(pause, left))
+
+
+def _check(wait_timeout: object, on_progress: object) -> None:
+    if wait_timeout is not None:
+        number = isinstance(wait_timeout, int | float) and not isinstance(wait_timeout, bool)
+        if not number or not wait_timeout >= 0:  # type: ignore[operator]  # a number by now
+            raise BadRequestError("wait_timeout is a number of seconds, or None for no end")
+    if on_progress is not None and not callable(on_progress):
+        raise BadRequestError("on_progress is a function that takes a Video")
 
 
 def _next(pause: float, video: Video) -> float:

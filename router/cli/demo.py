@@ -37,6 +37,7 @@ __all__ = ["demo"]
 
 GROUP = "sora-2"
 AT_ONCE = 3
+DEADLINE_SECONDS = 20.0
 COLOURS = {"fast": "green", "slow": "yellow", "flaky": "magenta"}
 SCENES = (
     "Luna crosses a bridge in the rain",
@@ -65,12 +66,12 @@ def demo(
     Three stand-in servers are started. A character is created from a real clip, videos are
     generated with it, one is edited and extended, and all are downloaded.
     """
+    _make(to)
     # The journal tells of it; the log's own lines would fall into the middle of a bar.
     logging.getLogger("router").addHandler(logging.NullHandler())
     # Between processes of one machine stands no proxy, whatever the environment says.
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1"
     out = look.stdout()
-    _make(to)
     fleet = _servers(job_seconds)
     out.print("[bold]video-router demo[/]: real processes, real HTTP, a real clip, and no bill\n")
     with servers.running(fleet) as urls:
@@ -135,6 +136,8 @@ def _router(
     fleet: Sequence[Server], urls: Mapping[str, str], seed: int, journal: Journal
 ) -> Router:
     router = Router(
+        # A call, or a wait in which nobody answers, is given up early: these servers are ours.
+        settings={"deadline": DEADLINE_SECONDS},
         accounts={one.name: {"base_url": urls[one.name], "api_key": one.key} for one in fleet},
         deployments=[{"id": one.name, "model_name": GROUP, "account": one.name} for one in fleet],
         environ={},

@@ -19,7 +19,8 @@ from router.cli.look import CommandError
 
 __all__ = ["Server", "running"]
 
-START_SECONDS = 20.0
+# Generous, for machines that have something else to do.
+START_SECONDS = 60.0
 END_SECONDS = 5.0
 
 
@@ -102,9 +103,8 @@ def _base_url(name: str, process: subprocess.Popen[str]) -> str:
                 return found[0]
     finally:
         impatience.cancel()
-    raise CommandError(
-        f"the stand-in server {name} did not start: {said.strip() or 'it said nothing'}"
-    )
+    why = said.strip() or f"it said nothing within {START_SECONDS:g} s"
+    raise CommandError(f"the stand-in server {name} did not start: {why}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -72,7 +72,7 @@ def create_character(
     """
     if not isinstance(name, str) or not 1 <= len(name.strip()) <= _LONGEST_NAME:
         _refuse(f"a character's name has 1 to {_LONGEST_NAME} characters")
-    if isinstance(video, (Video, Mapping)):
+    if video is None or isinstance(video, (Video, Mapping)):
         _refuse("a character is made from a clip (bytes, a path, an open file), not from an id")
     return Call(
         operation=Operation.CREATE_CHARACTER,
@@ -109,7 +109,8 @@ def generation(
     reference = input_reference if isinstance(input_reference, Mapping) else None
     if reference is not None and len({"image_url", "file_id"} & set(reference)) != 1:
         _refuse("input_reference is a file, {'image_url': …} or {'file_id': …}")
-    if isinstance(characters, (str, Character, Mapping)):
+    single = isinstance(characters, (str, Character, Mapping))
+    if single or not isinstance(characters, Iterable | None):
         _refuse("characters is a list; each one a Character, an id or {'id': …}")
     return Call(
         operation=Operation.GENERATION,
@@ -219,6 +220,8 @@ def listing(
     **options: Unpack[Options],
 ) -> Call[VideoPage]:
     """The videos of all accounts among the candidates, merged. `after` is a page's `last_id`."""
+    if not isinstance(after, str | None):
+        _refuse("`after` is a page's `last_id`")
     if order not in ("asc", "desc"):
         _refuse("order is 'asc' or 'desc'")
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _LONGEST_PAGE:
@@ -356,6 +359,9 @@ def _checked(options: Mapping[str, Any]) -> Options:
         isinstance(retries, bool) or not isinstance(retries, int) or retries < 0
     ):
         _refuse("retries is a whole number, 0 or more")
+    for name in ("custom_llm_provider", "account", "user"):
+        if not isinstance(options.get(name), str | None):
+            _refuse(f"{name} is a string")
     for name in ("extra_headers", "extra_body", "extra_query", "metadata"):
         if not isinstance(options.get(name, None) or {}, Mapping):
             _refuse(f"{name} is a mapping")

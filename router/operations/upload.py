@@ -67,7 +67,7 @@ async def opened(
     with contextlib.ExitStack() as stack:
         source = await _source(file, door, stack, left)
         if source.size == 0:
-            raise BadRequestError(f"the file {name or ''} is empty".replace("  ", " "))
+            raise BadRequestError(f"the file {_base(name)!r} is empty")
         head = await door.offload(source.read_at, 0, 32)
         yield _described(name, content_type, head, source)
 
@@ -83,21 +83,25 @@ def _named(given: Any) -> tuple[str | None, str | None, Any]:
 
 
 def _name_of(file: Any) -> str | None:
-    named = getattr(file, "filename", None) or getattr(file, "name", None)
     if isinstance(file, (str, os.PathLike)):
-        named = os.fspath(file)
-    return named if isinstance(named, str) else None
+        return os.fsdecode(file)
+    named = (getattr(file, attribute, None) for attribute in ("name", "filename"))
+    return next((name for name in named if isinstance(name, str)), None)
 
 
 def _described(name: str | None, content_type: Any, head: bytes, source: Source) -> Upload:
     kind, suffix = _sniffed(head)
-    # Both separators: a path from another system must not go out either.
-    base = (name or "").replace("\\", "/").rpartition("/")[2] or f"upload{suffix}"
+    base = _base(name) or f"upload{suffix}"
     if not isinstance(content_type, str) or content_type == "application/octet-stream":
         content_type = mimetypes.guess_type(base)[0] or kind
     if not content_type.isascii() or not content_type.isprintable():
         raise BadRequestError("the file's content type has characters that no header has")
     return FilePart(base, content_type, source)
+
+
+def _base(name: str | None) -> str:
+    # Both separators: a path from another system must not go out either.
+    return (name or "").replace("\\", "/").rpartition("/")[2]
 
 
 def _sniffed(head: bytes) -> tuple[str, str]:
@@ -119,6 +123,8 @@ async def _source(
         return _Bytes(file)
     if isinstance(file, (str, os.PathLike)):
         return await door.offload(_from_path, os.fspath(file), stack)
+    if getattr(file, "closed", False):
+        raise BadRequestError("the file is closed")
     if _is_plain_file(file):
         return await door.offload(_from_plain_file, file)
     if callable(getattr(file, "read", None)):

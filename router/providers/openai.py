@@ -70,12 +70,12 @@ class OpenAIDialect:
         try:
             data = json.loads(reply.body)
         except (ValueError, RecursionError):
-            return ErrorBody(reply.body[:200].decode("utf-8", "replace").strip())
+            return ErrorBody(reply.body.decode("utf-8", "replace").strip())
         error = data.get("error", data) if isinstance(data, dict) else data
         if not isinstance(error, dict):
-            return ErrorBody(str(error)[:1000])
+            return ErrorBody(str(error))
         message = error.get("message") or error.get("detail") or ""
-        return ErrorBody(str(message)[:1000], _text(error.get("code")), _text(error.get("type")))
+        return ErrorBody(str(message), _text(error.get("code")), _text(error.get("type")))
 
     # Requests, by operation ---------------------------------------------------------------------
 
@@ -189,4 +189,4 @@ def _page(data: Mapping[str, Any]) -> VideoPage:
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else str(value)[:200]
+    return None if value is None else str(value)

@@ -91,10 +91,10 @@ class RunwayML:
         try:
             data = json.loads(reply.body)
         except (ValueError, RecursionError):
-            return ErrorBody(reply.body[:200].decode("utf-8", "replace").strip())
+            return ErrorBody(reply.body.decode("utf-8", "replace").strip())
         said = data.get("error") if isinstance(data, dict) else data
         code = data.get("code") if isinstance(data, dict) else None
-        return ErrorBody(str(said or "")[:1000], None if code is None else str(code)[:200])
+        return ErrorBody(str(said or ""), None if code is None else str(code))
 
 
 def _generation(bound: Bound) -> Request:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import math
+import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def deployment(name: str, account: str | None = None, **more: Any) -> dict[str, 
 def serving(provider: StandIn, *deployments: Mapping[str, Any], **parts: Any) -> Router:
     """A router in process with these deployments; `settings` is its section."""
     data = {"deployments": list(deployments), "settings": parts.pop("settings", {})}
+    # In this time every exchange takes no time, so that the seed alone decides among equals.
+    parts = {"clock": FakeClock(), "rng": random.Random(1), **parts}
     router: Router = in_process(provider, data, **parts)
     return router
 

@@ -1,0 +1,245 @@
+"""Two workers in one process: what one learns, the other knows after its next exchange."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from routing_parts import Doors, FakeClock, deployment, serving
+
+from router import Router, RouterError, events
+from router.observations import Batch, Sums, epoch_of, sample
+from router.state import STORES, MemoryStore, Store
+from router.testing import StandIn
+from router.types import Operation
+
+GENERATION = Operation.GENERATION
+EVERY_STORE = pytest.mark.parametrize("store", STORES.values(), ids=STORES)
+
+
+def workers(
+    provider: StandIn, clock: FakeClock, store: Store, count: int = 2, **parts: Any
+) -> list[Router]:
+    told = [deployment("east-1"), deployment("west-1")]
+    return [
+        serving(provider, *told, clock=clock, store=store, rng=random.Random(n), **parts)
+        for n in range(count)
+    ]
+
+
+def exchanged(*routers: Router, turns: int = 2) -> None:
+    for _ in range(turns):
+        for router in routers:
+            router.exchange()
+
+
+def latency(router: Router, name: str) -> dict[str, float]:
+    known: dict[str, float] = router.statistics()[name]["latency"].get("generation", {})
+    return known
+
+
+def took(router: Router, clock: FakeClock, account: str, seconds: float) -> None:
+    """One generation at this account, which took so long."""
+    with router.pick("generation", account=account) as attempt:
+        clock.advance(seconds)
+        attempt.accepted("video_1")
+
+
+@EVERY_STORE
+def test_latencies_merge_exactly_once(
+    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+) -> None:
+    one, other = workers(provider, clock, store())
+    alone, _ = workers(provider, clock, store())
+    lasted = [1.0, 4.0, 2.0, 7.0, 3.0, 3.0]
+    starts = clock.passed
+    for at, seconds in enumerate(lasted):
+        took((one, other)[at % 2], clock, "east", seconds)
+    clock.passed = starts
+    for seconds in lasted:  # the same at the same times, seen by a single worker
+        took(alone, clock, "east", seconds)
+    exchanged(one, other, turns=5)  # however often they meet
+    expected = latency(alone, "east-1")
+    for router in (one, other):
+        found = latency(router, "east-1")
+        assert found["count"] == len(lasted)
+        assert found["mean"] == pytest.approx(expected["mean"])
+        assert found["deviation"] == pytest.approx(expected["deviation"])
+        assert latency(router, "west-1") == {}
+
+
+@EVERY_STORE
+def test_three_workers_agree(
+    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+) -> None:
+    routers = workers(provider, clock, store(), 3)
+    rng = random.Random(9)
+    for _ in range(60):
+        took(rng.choice(routers), clock, rng.choice(["east", "west"]), rng.uniform(0.1, 3))
+        if rng.random() < 0.2:
+            rng.choice(routers).exchange()
+    exchanged(*routers)
+    for name in ("east-1", "west-1"):
+        views = [latency(router, name) for router in routers]
+        assert len({view["count"] for view in views}) == 1
+        for view in views:
+            assert view["mean"] == pytest.approx(views[0]["mean"])
+    assert sum(latency(routers[0], name)["count"] for name in ("east-1", "west-1")) == 60
+
+
+@EVERY_STORE
+def test_an_ejection_is_seen_by_the_others(
+    call: Doors, provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+) -> None:
+    one, other = workers(provider, clock, store())
+    provider.fault("status", status=429, account="east", headers={"retry-after": "60"})
+    with pytest.raises(RouterError):
+        call(one, "video_generation", prompt="x", account="east")
+    assert other.statistics()["east-1"]["ejections"] == []
+    exchanged(one, other)
+    (ejection,) = other.statistics()["east-1"]["ejections"]
+    assert ejection["seconds"] == pytest.approx(60)
+    for _ in range(10):
+        assert call(other, "video_generation", prompt="x").routing.account == "west"
+    clock.advance(61)
+    served = {call(other, "video_generation", prompt="x").routing.account for _ in range(40)}
+    assert served == {"east", "west"}
+
+
+@EVERY_STORE
+def test_both_ejections_of_one_deployment_arrive(
+    call: Doors, provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+) -> None:
+    """A short one for all by its key, and a long one for one operation, between two turns."""
+    one, other = workers(provider, clock, store())
+    provider.fault("status", status=501, account="east")
+    provider.fault("status", status=429, account="east", headers={"retry-after": "30"})
+    for method, more in (("video_edit", {"video": b"x"}), ("video_generation", {})):
+        with pytest.raises(RouterError):
+            call(one, method, prompt="x", account="east", **more)
+    exchanged(one, other)
+    own, heard = (
+        sorted((e["scope"], round(e["seconds"])) for e in r.statistics()["east-1"]["ejections"])
+        for r in (one, other)
+    )
+    assert heard == own == [("edit", 300), ("submits", 30)]
+
+
+@EVERY_STORE
+def test_an_ejection_only_ever_extends(
+    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+) -> None:
+    one, other = workers(provider, clock, store())
+
+    def throttled(router: Router, seconds: int) -> None:
+        with router.pick("generation", account="east") as attempt:
+            attempt.failed(429, {"retry-after": str(seconds)})
+
+    with other.pick("generation", account="east") as slow:
+        throttled(one, 100)
+        slow.failed(429, {"retry-after": "10"})  # it had been under way
+    exchanged(one, other, turns=3)
+    for router in (one, other):
+        (ejection,) = router.statistics()["east-1"]["ejections"]
+        assert ejection["seconds"] == pytest.approx(100)
+
+
+def test_a_router_without_a_store_exchanges_nothing(provider: StandIn) -> None:
+    serving(provider, deployment("east-1")).exchange()
+
+
+def test_news_of_deployments_nobody_has_here_are_no_harm(
+    provider: StandIn, clock: FakeClock
+) -> None:
+    store = MemoryStore()
+    one = serving(provider, deployment("east-1"), clock=clock, store=store)
+    other = serving(provider, deployment("west-1"), clock=clock, store=store)
+    took(one, clock, "east", 1.0)
+    exchanged(one, other)
+    assert set(other.statistics()) == {"west-1"}
+    assert latency(other, "west-1") == {}
+
+
+class LosesAnswers:
+    """A store whose first answers are lost after it took the batch in."""
+
+    def __init__(self, store: Store, losses: int) -> None:
+        self._store, self._losses = store, losses
+
+    def exchange(self, worker: str, sequence: int, batch: Batch) -> Sequence[Batch]:
+        news = self._store.exchange(worker, sequence, batch)
+        if self._losses:
+            self._losses -= 1
+            raise ConnectionError("the answer was lost")
+        return news
+
+
+@EVERY_STORE
+def test_a_batch_that_arrives_twice_counts_once(
+    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+) -> None:
+    shared = store()
+    (one,) = workers(provider, clock, LosesAnswers(shared, losses=2), 1)
+    (other,) = workers(provider, clock, shared, 1)
+    took(one, clock, "east", 2.0)
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            one.exchange()
+        took(one, clock, "east", 2.0)  # what comes meanwhile waits for its own turn
+    exchanged(one, other, turns=3)
+    assert latency(other, "east-1")["count"] == 3
+    assert latency(other, "east-1")["mean"] == pytest.approx(2.0)
+
+
+# The values that are exchanged
+
+
+def test_batches_merge_in_any_order() -> None:
+    rng = random.Random(4)
+    now = 1_800_000_000.0
+    batches = []
+    for _ in range(8):
+        batch = Batch()
+        for _ in range(5):
+            name = rng.choice(["a", "b"])
+            batch.add_latency(name, GENERATION, epoch_of(now), sample(rng.uniform(0, 9), now))
+        batches.append(batch)
+
+    def merged(order: Sequence[Batch]) -> dict[Any, Sums]:
+        total = Batch()
+        for batch in order:
+            total.merge(batch)
+        return total.latency
+
+    first = merged(batches)
+    for _ in range(10):
+        rng.shuffle(batches)
+        for key, sums in merged(batches).items():
+            assert sums.count == first[key].count
+            assert sums.total == pytest.approx(first[key].total)
+            assert sums.squares == pytest.approx(first[key].squares)
+
+
+def test_a_batch_grows_with_what_is_known_and_not_with_calls() -> None:
+    batch = Batch()
+    assert not batch
+    for at in range(1000):
+        batch.add_latency("a", GENERATION, 7, sample(1.0, 7 * 3600.0 + at % 60))
+    assert len(batch.latency) == 1
+    assert batch
+
+
+def test_ejections_are_announced_with_an_event_by_who_decided(
+    call: Doors, provider: StandIn, clock: FakeClock
+) -> None:
+    told: list[events.Event] = []
+    one, other = workers(provider, clock, MemoryStore(), on_event=told.append)
+    provider.fault("status", status=429, account="east", headers={"retry-after": "60"})
+    with pytest.raises(RouterError):
+        call(one, "video_generation", prompt="x", account="east")
+    exchanged(one, other)
+    ejected = [event for event in told if isinstance(event, events.Ejected)]
+    assert len(ejected) == 1
+    assert ejected[0].deployment == "east-1"
