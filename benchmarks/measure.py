@@ -54,7 +54,7 @@ class Turn:
     `wall` is, one at a time, the median of the latencies, which a neighbour that takes the
     processor away for some calls does not move. With n at once it is the time of the turn over its
     calls: the reciprocal of calls a second, and not what one call waits. `processor` is the mean,
-    over all threads of this process; what is rare and dear, as the collector's full round, is in it.
+    over all threads of this process; what is rare and dear (a full collection) is in it.
     """
 
     wall: float

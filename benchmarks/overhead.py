@@ -90,8 +90,8 @@ AT_ONCE = (1, 16, 64)
 class Effort:
     """How much of everything, at most. `calls` are those of a turn, by how many run at once.
 
-    Seconds are those of a section (a round that has begun is finished, and five always are) and of
-    the whole run.
+    Seconds are those of a section (a round that has begun is finished, and five always are), and
+    those after which the whole run is ended by force; a machine at rest needs half of them.
     """
 
     rounds: int
@@ -102,8 +102,8 @@ class Effort:
     whole: float
 
 
-FULL = Effort(40, 300, {1: 40, 16: 160, 64: 192}, 7, 7.0, 120)
-QUICK = Effort(9, 150, {1: 30, 16: 64, 64: 64}, 7, 2.0, 30)
+FULL = Effort(40, 300, {1: 40, 16: 160, 64: 192}, 7, 6.0, 120)
+QUICK = Effort(9, 150, {1: 30, 16: 48, 64: 64}, 7, 1.5, 50)
 
 
 def fleet(base_url: str, count: int, account: str | None = None) -> Router:

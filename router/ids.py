@@ -49,7 +49,10 @@ class Kind(enum.StrEnum):
 
     @property
     def prefix(self) -> str:
-        return f"{self.value}_{_VERSION}"
+        return _PREFIXES[self]
+
+
+_PREFIXES = {kind: f"{kind.value}_{_VERSION}" for kind in Kind}
 
 
 class Copy(NamedTuple):
@@ -107,8 +110,8 @@ class IdCodec:
         """
         if len(text) > _LONGEST_ID:
             raise InvalidIdError(f"an id of {len(text)} characters is none; they end at 4096")
-        for other in Kind:
-            if text.startswith(other.prefix):
+        for other, prefix in _PREFIXES.items():
+            if text.startswith(prefix):
                 return self._read(text, other, kind)
         if self._is_ours_with_a_changed_prefix(text):
             raise InvalidIdError(f"the id {_short(text)} was altered")
@@ -133,18 +136,17 @@ class IdCodec:
             return None
         payload, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
         keys: Sequence[bytes | None] = self._keys if payload[0] & _SIGNED else (None,)
-        if any(hmac.compare_digest(digest, _digest(key, kind, payload)) for key in keys):
-            return payload
+        for key in keys:
+            if hmac.compare_digest(digest, _digest(key, kind, payload)):
+                return payload
         return None
 
     def _is_ours_with_a_changed_prefix(self, text: str) -> bool:
         # Without this, a letter too few or another in the prefix would make our id a native one.
+        # The flags are 0 or 1, so what follows a prefix of ours always begins with this letter.
         longest = len(Kind.CHARACTER.prefix) + 2
-        return any(
-            self._verified(text[start:], kind) is not None
-            for start in range(min(longest, len(text)))
-            for kind in Kind
-        )
+        starts = [at for at in range(min(longest, len(text))) if text[at] == "A"]
+        return any(self._verified(text[at:], kind) is not None for at in starts for kind in Kind)
 
 
 def decode_litellm(text: str) -> LiteLLMId | None:

@@ -178,7 +178,7 @@ class Learning:
             for (name, operation, epoch), sums in news.latency.items():
                 if name in members:
                     members[name].load.add(operation, epoch, sums)
-            for (name, _), ejection in news.ejections.items():
+            for (name, *_), ejection in news.ejections.items():
                 if name in members:
                     members[name].health.eject(ejection)
 

@@ -132,14 +132,14 @@ class Batch:
     """What a worker learned since its last turn; bounded by what there is to know, not by calls."""
 
     latency: dict[tuple[str, Operation, int], Sums] = field(default_factory=dict)
-    ejections: dict[tuple[str, Scope], Ejection] = field(default_factory=dict)
+    ejections: dict[tuple[str, Scope, Cause], Ejection] = field(default_factory=dict)
 
     def add_latency(self, deployment: str, operation: Operation, epoch: int, sums: Sums) -> None:
         key = (deployment, operation, epoch)
         self.latency[key] = self.latency.get(key, Sums()) + sums
 
     def add_ejection(self, deployment: str, ejection: Ejection) -> None:
-        key = (deployment, ejection.scope)
+        key = (deployment, ejection.scope, ejection.cause)
         known = self.ejections.get(key)
         if known is None or known.until < ejection.until:
             self.ejections[key] = ejection
@@ -147,7 +147,7 @@ class Batch:
     def merge(self, other: Batch) -> None:
         for (deployment, operation, epoch), sums in other.latency.items():
             self.add_latency(deployment, operation, epoch, sums)
-        for (deployment, _), ejection in other.ejections.items():
+        for (deployment, *_), ejection in other.ejections.items():
             self.add_ejection(deployment, ejection)
 
     def __bool__(self) -> bool:

@@ -137,13 +137,13 @@ def choose(
 ) -> CandidateT | None:
     """The candidate that serves next; `None` when each is out of rotation or was tried."""
     for tier in tiers:
-        standing = _standing(tier, route, now, rng, tried)
+        standing, weighed = _standing(tier, route, now, rng, tried)
         if not standing:
             continue
         if len(standing) == 1:
             return standing[0]
         scored = scores([c.load for c in standing], route.operation)
-        weights = [c.deployment.weight for c in standing]
+        weights = [1.0 if weighed else c.deployment.weight for c in standing]
         return standing[draw(scored, weights, rng)]
     return None
 
@@ -154,14 +154,15 @@ def _standing(
     now: float,
     rng: random.Random,
     tried: Collection[CandidateT],
-) -> list[CandidateT]:
+) -> tuple[list[CandidateT], bool]:
+    """Who is in rotation, and whether weights have had their say, in the sampling."""
     members = tier.candidates
     if len(members) > SCORED_AT_MOST:
-        sampled = dict.fromkeys(rng.choices(members, cum_weights=tier.cumulative, k=SAMPLE))
+        sampled = rng.choices(members, cum_weights=tier.cumulative, k=SAMPLE)
         standing = _in_rotation(sampled, route, now, tried)
         if standing:
-            return standing
-    return _in_rotation(members, route, now, tried)
+            return standing, True
+    return _in_rotation(members, route, now, tried), False
 
 
 def _in_rotation(

@@ -1,37 +1,17 @@
-"""What the outcome tests share: the calls they make, and transports that fail at a chosen moment.
-
-`tests/conftest.py` is loaded by its path: `import conftest` finds whichever conftest pytest has
-read last, and there are several.
-"""
+"""What the outcome tests share: the calls they make, and transports that fail when told to."""
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import httpx
+from shared_parts import Doors, FakeClock, fleet, in_process
 
 from router import Router
 from router.testing import SeenRequest, StandIn
 from router.testing.media import CLIP
-
-_spec = importlib.util.spec_from_file_location(
-    "shared_by_all_tests", Path(__file__).parents[1] / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-_shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_shared)
-
-Doors, FakeClock, fleet, in_process = (
-    _shared.Doors,
-    _shared.FakeClock,
-    _shared.fleet,
-    _shared.in_process,
-)
 
 __all__ = [
     "CLIP",

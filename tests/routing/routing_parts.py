@@ -1,13 +1,8 @@
-"""What the routing tests share: fleets of three accounts, native ids, and transports that tell.
-
-`tests/conftest.py` is loaded by its path: `import conftest` finds whichever conftest pytest has
-read last, and there are several.
-"""
+"""What the routing tests share: fleets of three accounts, native ids, and transports that tell."""
 
 from __future__ import annotations
 
 import base64
-import importlib.util
 import math
 import random
 from collections.abc import Iterable, Mapping
@@ -15,26 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from shared_parts import Doors, FakeClock, fleet, in_process
 
 from router import Router
 from router.ids import Copy, Kind
 from router.testing import SeenRequest, StandIn
 from router.testing.media import CLIP
-
-_spec = importlib.util.spec_from_file_location(
-    "shared_by_all_tests", Path(__file__).parents[1] / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-_shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_shared)
-
-Doors, FakeClock, fleet, in_process = (
-    _shared.Doors,
-    _shared.FakeClock,
-    _shared.fleet,
-    _shared.in_process,
-)
 
 __all__ = [
     "CLIP",

@@ -243,3 +243,22 @@ def test_ejections_are_announced_with_an_event_by_who_decided(
     ejected = [event for event in told if isinstance(event, events.Ejected)]
     assert len(ejected) == 1
     assert ejected[0].deployment == "east-1"
+
+
+@EVERY_STORE
+def test_ejections_by_different_causes_do_not_hide_each_other(
+    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+) -> None:
+    """An owner's read ignores failures, but waits out a throttle: it has to hear of the shorter."""
+    one, other = workers(provider, clock, store())
+    named = {"video_id": "video_1", "account": "east"}
+    for status, headers in [(500, {})] * 3 + [(429, {"retry-after": "2"})]:
+        with one.pick("status", **named) as attempt:
+            attempt.failed(status, headers)
+    exchanged(one, other)
+    own, heard = (
+        {e["reason"].partition(":")[0] for e in r.statistics()["east-1"]["ejections"]}
+        for r in (one, other)
+    )
+    assert len(own) == 2
+    assert heard == own

@@ -1,0 +1,86 @@
+"""What the tests share by name: both doors into a router, a fake clock, small fleets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from router import Router
+from router.testing import StandIn
+
+KEYS = {"sk-east": "east", "sk-west": "west", "sk-north": "north"}
+
+
+class Doors:
+    """Calls a router's operation by its blocking name, through one of the two doors."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._runner = asyncio.Runner() if name == "async" else None
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __call__(self, router: Router, method: str, *args: Any, **kwargs: Any) -> Any:
+        if self._runner is None:
+            return getattr(router, method)(*args, **kwargs)
+        return self._runner.run(getattr(router, f"a{method}")(*args, **kwargs))
+
+    def close(self, router: Router) -> None:
+        if self._runner is None:
+            router.close()
+        else:
+            self._runner.run(router.aclose())
+
+    def end(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
+
+
+class FakeClock:
+    """Time that passes only by sleeping, or by hand."""
+
+    def __init__(self, unix: float = 1_800_000_000.0) -> None:
+        self.passed = 0.0
+        self.unix = unix
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.passed
+
+    def time(self) -> float:
+        return self.unix + self.passed
+
+    def advance(self, seconds: float) -> None:
+        self.passed += seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.passed += seconds
+
+    async def asleep(self, seconds: float) -> None:
+        self.sleep(seconds)
+
+
+def fleet(base_url: str, *accounts: str, **deployment: Any) -> dict[str, Any]:
+    """A configuration with one deployment, `<account>-1`, in group sora-2 for each account."""
+    names = accounts or ("east", "west")
+    return {
+        "accounts": {a: {"api_key": f"sk-{a}", "base_url": base_url} for a in names},
+        "deployments": [
+            {"id": f"{a}-1", "model_name": "sora-2", "account": a, **deployment} for a in names
+        ],
+    }
+
+
+def in_process(provider: StandIn, data: Mapping[str, Any] | None = None, **parts: Any) -> Router:
+    """A router whose both doors lead to `provider` without a socket."""
+    data = data if data is not None else fleet("http://stand-in/v1")
+    return Router.from_dict(
+        data,
+        environ={},
+        http_client=provider.transport,
+        async_http_client=provider.transport,
+        **parts,
+    )
