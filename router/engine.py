@@ -16,6 +16,7 @@ send, to sleep, and to do several things at once. Nothing in here reads a global
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -138,14 +139,19 @@ class Engine:
         trip = self.trip(call, side, owned)
         trip.sink = sink
         self._budget.called()
-        given = call.upload if upload is None else None
-        async with opened(given, side.door, lambda: self.left(trip)) as file:
-            trip.upload = upload or file
-            try:
-                answer = await self._attempt(trip)
-            except Again as first:
-                answer = await self._go_on(trip, first)
+        if call.upload is None or upload is not None:
+            trip.upload = upload
+            answer = await self._served(trip)
+        else:
+            async with opened(call.upload, side.door, lambda: self.left(trip)) as trip.upload:
+                answer = await self._served(trip)
         return cast("AnswerT", answer)  # the operation of a Call[T] is one that answers T
+
+    async def _served(self, trip: Trip) -> Answer:
+        try:
+            return await self._attempt(trip)
+        except Again as first:
+            return await self._go_on(trip, first)
 
     def trip(self, call: Call[Any], side: Side, owned: Owned | None = None) -> Trip:
         """A call with its owners found; raises where the configuration or an id forbids it."""
@@ -225,7 +231,7 @@ class Engine:
             member = self.choose(trip)
             if member is not None:
                 trip.tried.append(member)
-                self.learning.tell(self._picked(trip, member))
+                self.learning.tell(functools.partial(self._picked, trip, member))
                 return member
             wait = self._until_unthrottled(trip)
             if wait is None:
@@ -359,7 +365,7 @@ class Engine:
             outcome,
             seconds,
             unreachable=exchange.fault is Fault.CONNECT,
-            reason=_reason(exchange, outcome),
+            reason=_reason(exchange, outcome) if outcome.eject else "",
         )
         request_id = exchange.headers.get("x-request-id")
         trip.attempts.append(
@@ -372,7 +378,7 @@ class Engine:
                 request_id,
             )
         )
-        self.learning.tell(self._attempted(trip, member, seconds, exchange.status, outcome))
+        self.learning.tell(lambda: self._attempted(trip, member, seconds, exchange.status, outcome))
 
     def reported(
         self,
@@ -404,7 +410,7 @@ class Engine:
         accepted: Accepted = "maybe" if reached else "no"
         outcome = Outcome("cancelled", Health.AT_LEAST, accepted)
         self.learning.learn(trip.fleet, member, trip.operation, outcome, seconds)
-        self.learning.tell(self._attempted(trip, member, seconds, None, outcome))
+        self.learning.tell(lambda: self._attempted(trip, member, seconds, None, outcome))
 
     def _ours(self, trip: Trip, member: Member, answer: Answer, exchange: Exchange) -> Answer:
         """The provider's answer with our ids and its routing."""

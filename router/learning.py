@@ -6,6 +6,7 @@ effect at once and in this process; the sharing hears of it in its next turn.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
@@ -150,7 +151,7 @@ class Learning:
                 self._ended.popitem(last=False)
             ejected = self._job_failed(fleet, copy, video, now) if video.failed else []
         code = video.error.code if video.error else None
-        self.tell(JobFinished(now, video_id, copy.account, video.status, code))
+        self.tell(lambda: JobFinished(now, video_id, copy.account, video.status, code))
         self._announce(ejected, now)
 
     def _job_failed(
@@ -184,29 +185,23 @@ class Learning:
 
     # Telling ------------------------------------------------------------------------------------
 
-    def tell(self, event: Event) -> None:
-        """Hand an event to the user's hook, whose failures are its own."""
+    def tell(self, event: Callable[[], Event]) -> None:
+        """Hand an event, made only where somebody listens, to the user's hook.
+
+        The hook's failures are its own: they are logged, and no call ends by them.
+        """
         if self._on_event is None:
             return
         try:
-            self._on_event(event)
+            self._on_event(event())
         except Exception:
-            log.exception("on_event failed on %s", type(event).__name__)
+            log.exception("on_event failed")
 
     def _announce(self, ejected: list[tuple[Member, Ejection]], now: float) -> None:
         for member, ejection in ejected:
             if self.exchange is not None:
                 self.exchange.tell_ejection(member.deployment.id, ejection)
-            self.tell(
-                Ejected(
-                    now,
-                    member.deployment.id,
-                    member.deployment.account,
-                    str(ejection.scope),
-                    ejection.until - now,
-                    ejection.reason,
-                )
-            )
+            self.tell(functools.partial(_ejected, member, ejection, now))
         if ejected:
             # One line for one change, also where it takes out a whole account.
             deployments = [member.deployment for member, _ in ejected]
@@ -225,3 +220,14 @@ class Learning:
         self._lock = threading.Lock()
         if self.exchange is not None:
             self.exchange.after_fork()
+
+
+def _ejected(member: Member, ejection: Ejection, now: float) -> Ejected:
+    return Ejected(
+        now,
+        member.deployment.id,
+        member.deployment.account,
+        str(ejection.scope),
+        ejection.until - now,
+        ejection.reason,
+    )

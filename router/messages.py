@@ -7,6 +7,7 @@ any size is sent in constant memory, and can be sent again from its start.
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,7 +73,7 @@ class Request:
     sent_whole: bool = False
 
     def add_query(self, query: Mapping[str, Any]) -> None:
-        self.url = join_url(self.url, query=query)
+        self.url = _with_query(self.url, _written(query))
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.url.partition('?')[0]}>"
@@ -135,8 +136,12 @@ def json_object(body: bytes) -> dict[str, Any]:
     return data
 
 
+# Made once: `json.dumps` with arguments of its own makes an encoder for each call.
+_encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def json_body(data: Mapping[str, Any]) -> Body:
-    raw = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
+    raw = _encoded(data).encode()
     return Body("application/json", (raw,), len(raw))
 
 
@@ -184,11 +189,27 @@ def _escape(text: str) -> str:
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def join_url(base: str, *path: str, query: Mapping[str, Any] | None = None) -> str:
-    """`base` with percent-encoded path segments; a query of the base stays a query."""
+def join_url(
+    base: str, *path: str, query: Mapping[str, Any] | None = None, bare_root: str = ""
+) -> str:
+    """`base` with percent-encoded path segments; a query of the base stays a query.
+
+    `bare_root` is the path of a base that has none.
+    """
+    start, kept = _start_of(base, bare_root)
+    url = start + "".join([f"/{quote(segment, safe='')}" for segment in path])
+    return _with_query(_with_query(url, kept), _written(query) if query else "")
+
+
+def _written(query: Mapping[str, Any]) -> str:
+    return urlencode([(k, v) for k, v in query.items() if v is not None], doseq=True)
+
+
+def _with_query(url: str, query: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+
+
+@functools.lru_cache(1024)  # bases are configured, so they are few
+def _start_of(base: str, bare_root: str) -> tuple[str, str]:
     scheme, host, root, kept, _ = urlsplit(base)
-    tail = "".join(f"/{quote(segment, safe='')}" for segment in path)
-    given = urlencode([(k, v) for k, v in (query or {}).items() if v is not None], doseq=True)
-    return urlunsplit(
-        (scheme, host, root.rstrip("/") + tail, "&".join(filter(None, (kept, given))), "")
-    )
+    return urlunsplit((scheme, host, root.rstrip("/") or bare_root, "", "")), kept

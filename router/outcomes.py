@@ -137,6 +137,9 @@ _ERRORS: dict[int, type[RouterError]] = {
 }
 
 
+_SUCCESS = Outcome("success", Health.SUCCESS, accepted="yes")
+
+
 def judge(exchange: Exchange) -> Outcome:
     """The outcome of an exchange. Pure; every exchange has one."""
     outcome = _row(exchange)
@@ -169,7 +172,7 @@ def _row(exchange: Exchange) -> Outcome:
 
 def _success(exchange: Exchange) -> Outcome:
     if exchange.invalid is None:
-        return Outcome("success", Health.SUCCESS, accepted="yes")
+        return _SUCCESS
     return _no_answer(exchange)
 
 

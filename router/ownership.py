@@ -59,7 +59,11 @@ def owned_by(call: Call[Any], fleet: Fleet) -> Owned:
     if not call.ids:
         return _unnamed(call, fleet)
     kind = kind_of(call.operation)
-    assets = [_asset(text, kind, call, fleet) for text in call.ids]
+    ours = [fleet.codec.decode(text, kind) for text in call.ids]
+    assets = [
+        asset or _foreign(text, kind, call, fleet)
+        for text, asset in zip(call.ids, ours, strict=True)
+    ]
     shared = functools.reduce(lambda a, b: a & b, (set(asset.accounts) for asset in assets))
     if call.account is not None:
         shared &= {call.account}
@@ -73,8 +77,8 @@ def owned_by(call: Call[Any], fleet: Fleet) -> Owned:
     natives = {a: tuple(asset.native_in(a) for asset in assets) for a in holders}
     given = {
         copy: text
-        for text, asset in zip(call.ids, assets, strict=True)
-        if fleet.codec.decode(text, kind) is not None
+        for text, asset in zip(call.ids, ours, strict=True)
+        if asset is not None
         for copy in asset.copies
     }
     return Owned(holders, natives, given, settled=len(given) > 0)
@@ -91,10 +95,8 @@ def _unnamed(call: Call[Any], fleet: Fleet) -> Owned:
     return _ANYBODY
 
 
-def _asset(text: str, kind: Kind, call: Call[Any], fleet: Fleet) -> Asset:
-    ours = fleet.codec.decode(text, kind)
-    if ours is not None:
-        return ours
+def _foreign(text: str, kind: Kind, call: Call[Any], fleet: Fleet) -> Asset:
+    """The asset of an id that is not ours: LiteLLM's, or native."""
     if fleet.codec.only_signed:
         raise InvalidIdError("only signed ids are accepted, and this one is not ours")
     foreign = decode_litellm(text)

@@ -19,9 +19,17 @@ import contextlib
 import functools
 import ssl
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -190,6 +198,13 @@ def _read_exactly(segment: Any, offset: int, size: int) -> bytes:
     return data
 
 
+@functools.lru_cache(1024)
+def _parsed(url: str) -> tuple[httpx.URL, str]:
+    """A URL and its host; parsing takes longer than building the rest of the request."""
+    parsed = httpx.URL(url)
+    return parsed, parsed.netloc.decode("ascii")
+
+
 def _outgoing(request: Request, patience: Patience, monotonic: Monotonic) -> httpx.Request:
     sending = _Sending(request, monotonic, monotonic() + patience.whole)
     headers = {"accept-encoding": "identity", **request.headers}
@@ -205,8 +220,8 @@ def _outgoing(request: Request, patience: Patience, monotonic: Monotonic) -> htt
         "write": silence,
         "pool": patience.whole,
     }
-    url = httpx.URL(request.url)
-    headers.setdefault("host", url.netloc.decode("ascii"))
+    url, host = _parsed(request.url)
+    headers.setdefault("host", host)
     return httpx.Request(
         request.method,
         url,
@@ -249,10 +264,15 @@ def _headers(response: httpx.Response) -> dict[str, str]:
     }
 
 
+def _is_raw(response: httpx.Response) -> bool:
+    """Whether the stream itself is the body: not encoded (we ask for none), nor read by a hook."""
+    return not response.is_stream_consumed and "content-encoding" not in response.headers
+
+
 async def _receive(
     heard: _Heard,
     response: httpx.Response,
-    chunks: AsyncIterator[bytes],
+    chunks: AsyncIterable[bytes],
     request: Request,
     sink: Sink | None,
 ) -> None:
@@ -345,6 +365,7 @@ class _Openings:
         }
 
 
+@functools.lru_cache(1024)
 def _origin(url: str) -> str:
     scheme, host = urlsplit(url)[:2]
     return f"{scheme}://{host}"
@@ -360,13 +381,19 @@ class _BlockingConnection:
     def __init__(self, arguments: dict[str, Any], monotonic: Monotonic) -> None:
         self._transport = httpx.HTTPTransport(**arguments)
         self._monotonic = monotonic
-        self.until = 0.0
+        self._until = 0.0
+        self._used = -FRESH_SECONDS
         self.close = self._transport.close
 
     def handle_request(self, message: httpx.Request, until: float) -> httpx.Response:
-        self.until = until
-        message.extensions = {**message.extensions, "trace": self._on_trace}
-        return self._transport.handle_request(message)
+        # Tracing costs as much as picking, and a connection used just now is not opened anew.
+        if self._monotonic() - self._used >= FRESH_SECONDS:
+            message.extensions = {**message.extensions, "trace": self._on_trace}
+        self._until = until
+        response = self._transport.handle_request(message)
+        closing = response.headers.get("connection", "").lower() == "close"
+        self._used = -FRESH_SECONDS if closing else self._monotonic()
+        return response
 
     def _on_trace(self, event: str, info: Mapping[str, Any]) -> None:
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
@@ -376,13 +403,32 @@ class _BlockingConnection:
         read = stream.read
 
         def read_until(max_bytes: int, timeout: float | None = None) -> bytes:
-            left = self.until - self._monotonic()
+            left = self._until - self._monotonic()
             if left <= 0:
                 raise httpx.ReadTimeout("the whole answer did not come in time")
             data: bytes = read(max_bytes, left if timeout is None else min(timeout, left))
             return data
 
         stream.read = read_until
+
+
+class _Arriving:
+    """A blocking stream of chunks in the shape of an async one, ending at `until` at the latest."""
+
+    def __init__(self, chunks: Iterable[bytes], monotonic: Monotonic, until: float) -> None:
+        self._chunks = iter(chunks)
+        self._monotonic = monotonic
+        self._until = until
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._monotonic() > self._until:
+            raise httpx.ReadTimeout("the whole answer did not come in time")
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration
 
 
 class BlockingTransport:
@@ -402,42 +448,55 @@ class BlockingTransport:
         heard, until = _Heard(), self._monotonic() + patience.whole
         try:
             message = _outgoing(request, patience, self._monotonic)
-            with self._answered(message, until, fresh) as response:
-                async with contextlib.aclosing(self._chunks(response, until)) as chunks:
-                    await _receive(heard, response, chunks, request, sink)
+            if self._given is not None:
+                response = self._by_given(self._given, message)
+                await self._take_in(heard, response, request, sink, until)
+            else:
+                await self._by_own(heard, message, request, sink, until, fresh=fresh)
         except SinkFailed:
             raise
         except Exception as exc:  # noqa: BLE001  (mapped, whatever it is)
             return _made_of(heard, exc)
         return heard.reply()
 
-    @contextlib.contextmanager
-    def _answered(
-        self, message: httpx.Request, until: float, fresh: bool
-    ) -> Iterator[httpx.Response]:
-        if self._given is not None:
-            with contextlib.closing(self._by_given(self._given, message)) as response:
-                yield response
-            return
-        origin = _origin(str(message.url))
+    async def _by_own(
+        self,
+        heard: _Heard,
+        message: httpx.Request,
+        request: Request,
+        sink: Sink | None,
+        until: float,
+        *,
+        fresh: bool,
+    ) -> None:
+        origin = _origin(request.url)
         connection = self._stack.take(origin, FRESH_SECONDS if fresh else KEEP_SECONDS)
-        connection = connection or _BlockingConnection(
-            self._openings.arguments(origin), self._monotonic
-        )
+        if connection is None:
+            connection = _BlockingConnection(self._openings.arguments(origin), self._monotonic)
         try:
-            with contextlib.closing(connection.handle_request(message, until)) as response:
-                yield response
+            response = connection.handle_request(message, until)
+            await self._take_in(heard, response, request, sink, until)
         except BaseException:
             connection.close()
             raise
         for surplus in self._stack.give(origin, connection):
             surplus.close()
 
-    async def _chunks(self, response: httpx.Response, until: float) -> AsyncGenerator[bytes, None]:
-        for chunk in response.iter_bytes():
-            yield chunk
-            if self._monotonic() > until:
-                raise httpx.ReadTimeout("the whole answer did not come in time")
+    async def _take_in(
+        self,
+        heard: _Heard,
+        response: httpx.Response,
+        request: Request,
+        sink: Sink | None,
+        until: float,
+    ) -> None:
+        stream = response.stream if _is_raw(response) else response.iter_bytes()
+        assert isinstance(stream, Iterable)
+        try:
+            chunks = _Arriving(stream, self._monotonic, until)
+            await _receive(heard, response, chunks, request, sink)
+        finally:
+            response.close()
 
     @staticmethod
     def _by_given(
@@ -482,22 +541,28 @@ class AsyncTransport:
         heard = _Heard()
         try:
             message = _outgoing(request, patience, self._monotonic)
-            async with asyncio.timeout(patience.whole), self._answered(message, fresh) as response:
-                await _receive(heard, response, response.aiter_bytes(), request, sink)
+            async with asyncio.timeout(patience.whole):
+                if self._given is not None:
+                    response = await self._by_given(self._given, message)
+                    await self._take_in(heard, response, request, sink)
+                else:
+                    await self._by_own(heard, message, request, sink, fresh=fresh)
         except SinkFailed:
             raise
         except Exception as exc:  # noqa: BLE001  (mapped, whatever it is)
             return _made_of(heard, exc)
         return heard.reply()
 
-    @contextlib.asynccontextmanager
-    async def _answered(self, message: httpx.Request, fresh: bool) -> AsyncIterator[httpx.Response]:
-        if self._given is not None:
-            response = await self._by_given(self._given, message)
-            async with contextlib.aclosing(response):
-                yield response
-            return
-        origin = _origin(str(message.url))
+    async def _by_own(
+        self,
+        heard: _Heard,
+        message: httpx.Request,
+        request: Request,
+        sink: Sink | None,
+        *,
+        fresh: bool,
+    ) -> None:
+        origin = _origin(request.url)
         stack = await self._stack()
         connection = stack.take(origin, FRESH_SECONDS if fresh else KEEP_SECONDS)
         if connection is None:
@@ -505,13 +570,23 @@ class AsyncTransport:
             connection = httpx.AsyncHTTPTransport(**arguments)
         try:
             response = await connection.handle_async_request(message)
-            async with contextlib.aclosing(response):
-                yield response
+            await self._take_in(heard, response, request, sink)
         except BaseException:
             await connection.aclose()
             raise
         for surplus in stack.give(origin, connection):
             await surplus.aclose()
+
+    @staticmethod
+    async def _take_in(
+        heard: _Heard, response: httpx.Response, request: Request, sink: Sink | None
+    ) -> None:
+        stream = response.stream if _is_raw(response) else response.aiter_bytes()
+        assert isinstance(stream, AsyncIterable)
+        try:
+            await _receive(heard, response, stream, request, sink)
+        finally:
+            await response.aclose()
 
     @staticmethod
     async def _by_given(

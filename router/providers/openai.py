@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from router.config import Deployment
 from router.messages import (
@@ -81,10 +80,7 @@ class OpenAIDialect:
 
     def _url(self, bound: Bound, *path: str, query: Mapping[str, Any] | None = None) -> str:
         base = bound.deployment.base_url
-        scheme, host, root, kept, _ = urlsplit(base)
-        if not root:
-            base = urlunsplit((scheme, host, self._root, kept, ""))
-        return join_url(base, "videos", *path, query=query)
+        return join_url(base, "videos", *path, query=query, bare_root=self._root)
 
     def _create_character(self, bound: Bound) -> Request:
         body = _form(bound, {"name": bound.call.name})

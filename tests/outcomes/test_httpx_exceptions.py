@@ -69,15 +69,16 @@ OURS = {name: FAULTS[kind] for name, kind in ((k.__name__, k) for k in FAULTS) i
 OURS = {name: fault for name, fault in OURS.items() if fault in (Fault.POOL, Fault.LOCAL)}
 OUR_ERRORS = {Fault.POOL: errors.CapacityError, Fault.LOCAL: errors.BadRequestError}
 
-MOMENTS = ("before", "part", "body", "work", "answer")
+MOMENTS = ("before", "part", "last byte", "body", "work", "answer")
 LARGE = CLIP + bytes(300_000)  # more than one chunk
 
 
 class Breaking(Passing):
     """Passes everything on but the first exchange of one operation, which breaks at `moment`.
 
-    before: nothing of the body was read. part: a first chunk was. body: all of it was, and no work
-    done. work: the work was done, and the answer lost. answer: half of the answer came.
+    before: nothing of the body was read. part: a first chunk was. last byte: its last byte was, and
+    the end was not yet asked for. body: all of it was, and no work done. work: the work was done,
+    and the answer lost. answer: half of the answer came.
     """
 
     def __init__(self, provider: StandIn, moment: str, make: Make, times: int = 1) -> None:
@@ -93,9 +94,12 @@ class Breaking(Passing):
         if self.moment == "part":
             next(iter(request.stream))
             raise self.make()
-        if self.moment == "body":
-            for _ in request.stream:
-                pass
+        if self.moment in ("last byte", "body"):
+            left = int(request.headers.get("content-length", 1))
+            for chunk in request.stream:
+                left -= len(chunk)
+                if not left and self.moment == "last byte":
+                    break
             raise self.make()
         return self._spoiled(self.inner.handle_request(request))
 
@@ -108,9 +112,12 @@ class Breaking(Passing):
         if self.moment == "part":
             await anext(aiter(request.stream))
             raise self.make()
-        if self.moment == "body":
-            async for _ in request.stream:
-                pass
+        if self.moment in ("last byte", "body"):
+            left = int(request.headers.get("content-length", 1))
+            async for chunk in request.stream:
+                left -= len(chunk)
+                if not left and self.moment == "last byte":
+                    break
             raise self.make()
         return self._spoiled(await self.inner.handle_async_request(request))
 
@@ -173,7 +180,7 @@ def test_a_submit_whose_body_did_not_go_whole_goes_elsewhere(
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("moment", ["body", "work", "answer"])
+@pytest.mark.parametrize("moment", ["last byte", "body", "work", "answer"])
 def test_a_submit_whose_body_went_whole_is_never_sent_again(
     call: Any, provider: StandIn, clock: Any, name: str, moment: str
 ) -> None:
@@ -186,7 +193,7 @@ def test_a_submit_whose_body_went_whole_is_never_sent_again(
         call(router, "video_edit", video_id=video, prompt="a cat")
 
     assert transport.sent == 1
-    assert len(provider.accepted) - before == (moment != "body")
+    assert len(provider.accepted) - before == (moment in ("work", "answer"))
     error = caught.value
     assert error.accepted == "maybe"
     assert (error.deployment, error.account, error.operation) == ("east-1", "east", "edit")
@@ -198,7 +205,10 @@ def test_a_submit_whose_body_went_whole_is_never_sent_again(
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(
     ("method", "moment"),
-    [*(("video_status", m) for m in MOMENTS if m != "part"), ("video_content", "answer")],
+    [
+        *(("video_status", m) for m in MOMENTS if m not in ("part", "last byte")),
+        ("video_content", "answer"),
+    ],
 )
 def test_a_read_goes_again(
     call: Any, provider: StandIn, clock: Any, name: str, moment: str, method: str
