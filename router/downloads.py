@@ -163,18 +163,20 @@ class _File:
         return self._path
 
     def _appear(self) -> None:
-        file, self._file = self._file, None
-        file.close()
+        self._file.close()
         # A temporary file is for its owner only; what is asked for by name gets the usual mode.
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(file.name, 0o666 & ~umask)
-        os.replace(file.name, self._path)
+        os.chmod(self._file.name, 0o666 & ~umask)
+        os.replace(self._file.name, self._path)
+        self._file = None
 
     def discard(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            file.close()
+            # A full disk may refuse the last bytes at closing, and has said so before.
+            with contextlib.suppress(OSError):
+                file.close()
             os.unlink(file.name)
 
 

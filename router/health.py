@@ -53,12 +53,12 @@ class Health:
 
         `unreachable` failures say that the host is gone, so they count for both sides.
         """
-        sides = (SUBMITS, READS) if unreachable else (_side(operation),)
-        due = False
+        judged = (SUBMITS, READS) if unreachable else (_side(operation),)
+        # Who is out is not judged: an owner's reads go on, and must not drive the back-off.
+        sides = [side for side in judged if not self._is_out(side, now)]
         for side in sides:
             self._failures[side] += 1
-            due = due or self._failures[side] >= FAILURES_IN_A_ROW
-        if not due:
+        if all(self._failures[side] < FAILURES_IN_A_ROW for side in sides):
             return None
         step = max(self._steps[side] for side in sides)
         for side in sides:
@@ -70,6 +70,10 @@ class Health:
         until = now + seconds * (1 + 0.1 * rng.random())
         scope = BOTH if unreachable else sides[0]
         return Ejection(scope, until, Cause.FAILURES, "failures in a row", step)
+
+    def _is_out(self, side: Scope, now: float) -> bool:
+        standing = [self._ejections.get((scope, Cause.FAILURES)) for scope in (side, BOTH)]
+        return any(e is not None and e.until > now for e in standing)
 
     def throttled(self, operation: Operation) -> int:
         """Count a throttling; how many came in a row before it."""

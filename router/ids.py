@@ -20,6 +20,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import functools
 import hashlib
 import hmac
 import re
@@ -118,7 +119,7 @@ class IdCodec:
         return None
 
     def _read(self, text: str, written: Kind, wanted: Kind) -> Asset:
-        payload = self._verified(text[len(written.prefix) :], written)
+        payload = _verified(text[len(written.prefix) :], written, self._keys)
         if payload is None:
             raise InvalidIdError(
                 f"the id {_short(text)} was altered, or signed with a secret this router lacks"
@@ -130,23 +131,14 @@ class IdCodec:
             raise InvalidIdError(f"only signed ids are accepted, and {_short(text)} is unsigned")
         return Asset(written, _copies(payload), signed)
 
-    def _verified(self, body: str, kind: Kind) -> bytes | None:
-        raw = _from_base64(body)
-        if raw is None or len(raw) <= _DIGEST_BYTES:
-            return None
-        payload, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
-        keys: Sequence[bytes | None] = self._keys if payload[0] & _SIGNED else (None,)
-        for key in keys:
-            if hmac.compare_digest(digest, _digest(key, kind, payload)):
-                return payload
-        return None
-
     def _is_ours_with_a_changed_prefix(self, text: str) -> bool:
         # Without this, a letter too few or another in the prefix would make our id a native one.
         # The flags are 0 or 1, so what follows a prefix of ours always begins with this letter.
         longest = len(Kind.CHARACTER.prefix) + 2
         starts = [at for at in range(min(longest, len(text))) if text[at] == "A"]
-        return any(self._verified(text[at:], kind) is not None for at in starts for kind in Kind)
+        return any(
+            _verified(text[at:], kind, self._keys) is not None for at in starts for kind in Kind
+        )
 
 
 def decode_litellm(text: str) -> LiteLLMId | None:
@@ -174,6 +166,20 @@ def checked_native(text: str) -> str:
     if {".", ".."} & set(re.split(r"[/\\]", text)):
         raise InvalidIdError(f"the id {_short(text)} is a path, not an id")
     return text
+
+
+# A job is looked at many times under one id; reading it once is a tenth of a call.
+@functools.lru_cache(4096)
+def _verified(body: str, kind: Kind, keys: tuple[bytes, ...]) -> bytes | None:
+    """The payload of an id, when its digest is right under one of the keys."""
+    raw = _from_base64(body)
+    if raw is None or len(raw) <= _DIGEST_BYTES:
+        return None
+    payload, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
+    for key in keys if payload[0] & _SIGNED else (None,):
+        if hmac.compare_digest(digest, _digest(key, kind, payload)):
+            return payload
+    return None
 
 
 def _digest(key: bytes | None, kind: Kind, payload: bytes) -> bytes:
@@ -204,6 +210,7 @@ def _varint(number: int) -> bytes:
     return bytes(out) + bytes([number])
 
 
+@functools.lru_cache(4096)
 def _copies(payload: bytes) -> tuple[Copy, ...]:
     texts, at = [], 1
     while at < len(payload):

@@ -20,8 +20,8 @@ __all__ = ["create_character"]
 async def create_character(engine: Engine, call: Call[Character], side: Side) -> Character:
     """Create a character in the best `call.replicate` accounts.
 
-    Returns it when one copy was made, with the failures in `.routing`; raises the last error when
-    none was.
+    Returns it when one copy was made, with the failures in `.routing`. When none was, raises the
+    last error, of those after which a copy may exist if there are such.
     """
     if call.replicate == 1:
         return await engine.run(call, side)
@@ -34,7 +34,7 @@ async def create_character(engine: Engine, call: Call[Character], side: Side) ->
     made = [result for result in results if isinstance(result, Character)]
     failed = {a: r for a, r in zip(accounts, results, strict=True) if isinstance(r, RouterError)}
     if not made:
-        raise list(failed.values())[-1]
+        raise max(reversed(failed.values()), key=lambda error: error.accepted == "maybe")
     return _joined(engine, trip, made, failed)
 
 

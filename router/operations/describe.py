@@ -315,7 +315,9 @@ def _seconds(seconds: str | int | None) -> str | None:
 
 
 def _id_of(named: object) -> str:
-    found = named.get("id") if isinstance(named, Mapping) else getattr(named, "id", named)
+    found = named
+    if not isinstance(named, str):
+        found = named.get("id") if isinstance(named, Mapping) else getattr(named, "id", named)
     if not isinstance(found, str) or not found:
         _refuse(f"an id is a string, not {type(found).__name__}")
     return found
@@ -344,6 +346,8 @@ def _copies(replicate: int | str) -> int | None:
 
 def _checked(options: Mapping[str, Any]) -> Options:
     """`options`, when each is one of ours and within its bounds; else an error that names it."""
+    if not options:
+        return {}
     for name, value in options.items():
         if name in _REPLACED:
             raise TypeError(f"`{name}` is not an argument here: {_REPLACED[name]}")

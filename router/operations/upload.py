@@ -13,6 +13,7 @@ import inspect
 import io
 import mimetypes
 import os
+import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from typing import IO, Any
@@ -138,13 +139,16 @@ async def _source(
 def _from_path(path: str | bytes, stack: contextlib.ExitStack) -> Source:
     shown = os.path.basename(os.fsdecode(path))
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        # Without O_NONBLOCK, opening a named pipe waits for its writer, maybe for ever.
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or "not a path"
         raise BadRequestError(f"cannot read the file {shown!r}: {reason}") from None
     stack.callback(os.close, fd)
-    if os.path.isdir(path):
-        raise BadRequestError(f"{shown!r} is a directory, not a file")
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        kind = "directory" if stat.S_ISDIR(mode) else "device or pipe (open it yourself)"
+        raise BadRequestError(f"{shown!r} is a {kind}, not a file")
     return _File(fd, 0)
 
 

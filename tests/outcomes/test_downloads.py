@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -307,18 +306,15 @@ def test_a_writer_that_takes_a_little_at_a_time_gets_all(
     assert sipping.data == CLIP
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="a folder of Linux that takes no files")
 def test_a_folder_that_may_not_be_written_is_said_so(
-    call: Any, provider: StandIn, clock: Any, tmp_path: Path
+    call: Any, provider: StandIn, clock: Any
 ) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
-    tmp_path.chmod(0o500)
     router = seeded(provider, clock)
 
-    with pytest.raises(OSError, match="ermission"):
-        call(router, "video_content", made_video(provider), to=tmp_path / "video.mp4")
+    with pytest.raises(OSError, match=r"No such file|ermission"):
+        call(router, "video_content", made_video(provider), to="/proc/video.mp4")
 
-    tmp_path.chmod(0o700)
     assert ejected(router) == {}
 
 
