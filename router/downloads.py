@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from router._doors import Door
-from router.engine import Engine, Side
+from router.engine import Engine
 from router.errors import (
     BadRequestError,
     InvalidResponseError,
@@ -27,6 +27,7 @@ from router.errors import (
 )
 from router.operations import Call
 from router.transport import Sink, SinkFailed
+from router.trip import Side
 from router.types import Content, Operation, Routing, Video
 
 __all__ = ["download"]

@@ -18,17 +18,14 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from router import errors
-from router._doors import Door
 from router.balancing import draw
 from router.errors import Accepted, RouterError
-from router.events import Attempted, Picked
 from router.fleet import Fleet, Member
-from router.ids import Copy, Kind
+from router.ids import Copy
 from router.learning import Learning
 from router.messages import NOTHING_SAID, ErrorBody, InvalidBody, Reply, Request
 from router.observations import Cause, Ejection
@@ -36,58 +33,26 @@ from router.operations import Call, Upload, opened
 from router.outcomes import Exchange, Fault, Health, Outcome, judge
 from router.ownership import Owned, owned_by
 from router.providers import Bound
-from router.retry import Again, RetryBudget, back_off, retrying
-from router.selection import Route, Tier, choose
-from router.transport import Patience, Sink, Transport, Unanswered
-from router.types import (
-    Answer,
-    AttemptRecord,
-    Character,
-    Clock,
-    Operation,
-    Routing,
-    Video,
-    VideoDeleted,
-    VideoPage,
+from router.reporting import (
+    attempted,
+    error_of,
+    nobody,
+    own,
+    picked,
+    reason_of,
+    too_late,
+    videos_in,
+    with_routing,
 )
+from router.retry import Again, RetryBudget, back_off, retrying
+from router.selection import Route, choose
+from router.transport import Patience, Sink, Unanswered
+from router.trip import Side, Trip
+from router.types import Answer, AttemptRecord, Clock, Operation, VideoDeleted
 
-__all__ = ["Engine", "Side", "Trip"]
+__all__ = ["Engine"]
 
 AnswerT = TypeVar("AnswerT")
-
-POLL_AFTER_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """The side a call came in by: its door and its transport."""
-
-    door: Door
-    transport: Transport
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Trip:
-    """One call under way: what it is bound to, and what has happened to it so far."""
-
-    call: Call[Any]
-    side: Side
-    fleet: Fleet
-    route: Route
-    lanes: Sequence[Tier[Member]]
-    owned: Owned
-    started: float
-    deadline: float
-    upload: Upload | None = None
-    sink: Sink | None = None
-    tried: list[Member] = field(default_factory=list)
-    attempts: list[AttemptRecord] = field(default_factory=list)
-    failed: RouterError | None = None
-    may_have_arrived: bool = False
-
-    @property
-    def operation(self) -> Operation:
-        return self.call.operation
 
 
 class Downloaded(Answer):
@@ -212,12 +177,12 @@ class Engine:
         if outcome.error is None:
             if answer is None:  # a repeated delete that found nothing left to delete
                 answer = VideoDeleted(id=bound.native)
-            return self._ours(trip, member, answer, exchange)
-        error = self._error(trip, member, exchange, outcome, cause)
+            return self._answered(trip, member, answer, exchange)
+        error = error_of(trip, member, exchange, outcome, cause)
         if not outcome.again:
             raise error from cause
         if self._is_late(trip):
-            raise self._too_late(trip) from error
+            raise too_late(trip) from error
         error.__cause__ = cause
         trip.failed = error
         raise Again(error, surely_refused=not request.sent_whole or exchange.status is not None)
@@ -231,7 +196,7 @@ class Engine:
             member = self.choose(trip)
             if member is not None:
                 trip.tried.append(member)
-                self.learning.tell(functools.partial(self._picked, trip, member))
+                self.learning.tell(functools.partial(picked, trip, member, self.now()))
                 return member
             wait = self._until_unthrottled(trip)
             if wait is None:
@@ -282,7 +247,7 @@ class Engine:
             request = member.provider.request(bound)
         except (TypeError, ValueError) as exc:
             why = f"the call cannot be written as a request: {exc}"
-            raise errors.BadRequestError(why, **self._facts(trip, member)) from exc
+            raise errors.BadRequestError(why, **trip.facts(member)) from exc
         given = {name.lower(): value for name, value in (trip.call.extra_headers or {}).items()}
         request.headers = {**member.headers, **request.headers, **given}
         if trip.call.extra_query:
@@ -365,7 +330,7 @@ class Engine:
             outcome,
             seconds,
             unreachable=exchange.fault is Fault.CONNECT,
-            reason=_reason(exchange, outcome) if outcome.eject else "",
+            reason=reason_of(exchange, outcome) if outcome.eject else "",
         )
         request_id = exchange.headers.get("x-request-id")
         trip.attempts.append(
@@ -378,7 +343,20 @@ class Engine:
                 request_id,
             )
         )
-        self.learning.tell(lambda: self._attempted(trip, member, seconds, exchange.status, outcome))
+        status, now = exchange.status, exchange.at
+        self.learning.tell(lambda: attempted(trip, member, outcome, status, seconds, now))
+
+    def _answered(self, trip: Trip, member: Member, answer: Answer, exchange: Exchange) -> Answer:
+        """The provider's answer with our ids and its routing; what it says of jobs is noted."""
+        account = member.deployment.account
+        copies = [Copy(account, video.id) for video in videos_in(answer)]
+        own(trip, member, answer)
+        for copy, video in zip(copies, videos_in(answer), strict=True):
+            if trip.operation.starts_job:
+                self.learning.submitted(copy, member)
+            self.learning.seen(trip.fleet, copy, video.id, video)
+        seconds = self.clock.monotonic() - trip.started
+        return with_routing(trip, member, answer, exchange.headers, seconds)
 
     def reported(
         self,
@@ -396,7 +374,7 @@ class Engine:
         exchange = self._happened(trip, member, reply, body=body, fault=fault, invalid=odd)
         outcome = judge(exchange)
         self._record(trip, member, exchange, outcome, seconds)
-        return self._error(trip, member, exchange, outcome, None)
+        return error_of(trip, member, exchange, outcome)
 
     def _ended(
         self, trip: Trip, member: Member, request: Request, exc: BaseException, seconds: float
@@ -404,165 +382,26 @@ class Engine:
         """The attempt ended by neither answer nor fault: cancelled, or refused by the provider's
         own reading of the answer."""
         if isinstance(exc, RouterError):
-            vars(exc).update(self._facts(trip, member))
+            vars(exc).update(trip.facts(member))
             return
         reached = trip.operation.is_submit and request.sent_whole
         accepted: Accepted = "maybe" if reached else "no"
         outcome = Outcome("cancelled", Health.AT_LEAST, accepted)
         self.learning.learn(trip.fleet, member, trip.operation, outcome, seconds)
-        self.learning.tell(lambda: self._attempted(trip, member, seconds, None, outcome))
-
-    def _ours(self, trip: Trip, member: Member, answer: Answer, exchange: Exchange) -> Answer:
-        """The provider's answer with our ids and its routing."""
-        account = member.deployment.account
-        if isinstance(answer, Character):
-            answer.id = self.id_of(trip, Kind.CHARACTER, account, answer.id)
-        elif isinstance(answer, (Video, VideoDeleted)):
-            self._own_video(trip, member, answer)
-        elif isinstance(answer, VideoPage):
-            for video in answer.data:
-                self._own_video(trip, member, video)
-        return answer.with_routing(
-            Routing(
-                deployment=member.deployment.id,
-                account=account,
-                attempts=tuple(trip.attempts),
-                seconds=self.clock.monotonic() - trip.started,
-                poll_after=_poll_after(answer, exchange.headers),
-                metadata=trip.call.metadata,
-            )
-        )
-
-    def _own_video(self, trip: Trip, member: Member, video: Video | VideoDeleted) -> None:
-        copy = Copy(member.deployment.account, video.id)
-        video.id = self.id_of(trip, Kind.VIDEO, *copy)
-        if isinstance(video, VideoDeleted):
-            return
-        if video.error is not None:
-            redact = member.deployment.redact
-            video.error.code = video.error.code and redact(video.error.code)
-            video.error.message = video.error.message and redact(video.error.message)
-        if trip.operation.starts_job:
-            self.learning.submitted(copy, member)
-        self.learning.seen(trip.fleet, copy, video.id, video)
-        source = video.remixed_from_video_id
-        if source:
-            video.remixed_from_video_id = self.id_of(trip, Kind.VIDEO, copy.account, source)
-
-    def id_of(self, trip: Trip, kind: Kind, account: str, native: str) -> str:
-        """Our id of an asset: the one the caller used for it, if the call named it."""
-        copy = Copy(account, native)
-        return trip.owned.given.get(copy) or trip.fleet.codec.encode(kind, [copy])
-
-    # Errors -------------------------------------------------------------------------------------
-
-    def _error(
-        self,
-        trip: Trip,
-        member: Member,
-        exchange: Exchange,
-        outcome: Outcome,
-        cause: Exception | None,
-    ) -> RouterError:
-        kind = outcome.error or RouterError
-        said = exchange.body.message or exchange.invalid or (str(cause) if cause else "")
-        facts: dict[str, Any] = {
-            **self._facts(trip, member),
-            "status": exchange.status,
-            "code": exchange.body.code,
-            "request_id": exchange.headers.get("x-request-id"),
-            "accepted": outcome.accepted,
-        }
-        if issubclass(kind, errors.InternalServerError):
-            facts["retry_after"] = outcome.retry_after
-        if issubclass(kind, errors.TryLaterError):
-            facts["retry_after"] = outcome.retry_after or POLL_AFTER_SECONDS
-        if issubclass(kind, errors.AmbiguousSubmitError):
-            facts["sent_at"] = self.now() - trip.attempts[-1].seconds
-            said = f"{outcome.result}: a job may be running; {said}".rstrip("; ")
-        what = f"{exchange.status} " if exchange.status else ""
-        return kind(f"{what}{member.deployment.redact(said or outcome.result)}", **facts)
+        now = self.now()
+        self.learning.tell(lambda: attempted(trip, member, outcome, None, seconds, now))
 
     def nobody(self, trip: Trip) -> RouterError:
-        now = self.now()
-        ejections = self._ejections(trip)
-        reasons = {
-            name: f"{e.reason}, for {e.until - now:.1f} s more" for name, e in ejections.items()
-        }
-        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        soonest = min((e.until - now for e in ejections.values()), default=1.0)
-        return errors.NoDeploymentAvailableError(
-            f"no deployment is in rotation for {trip.operation}: {listed}",
-            reasons=reasons,
-            retry_after=max(soonest, 0.1),
-            **self._facts(trip),
-        )
+        """The error of a call for which nobody is in rotation."""
+        return nobody(trip, self._ejections(trip), self.now())
 
     def left(self, trip: Trip) -> float:
         """Seconds of the deadline that are left; raises when there are none."""
         left = trip.deadline - self.clock.monotonic()
         if left <= 0:
-            raise self._too_late(trip)
+            raise too_late(trip)
         return left
 
     def _is_late(self, trip: Trip) -> bool:
         # Timers may go off a moment early; a call has no use for its last millisecond.
         return self.clock.monotonic() >= trip.deadline - 0.001
-
-    def _too_late(self, trip: Trip) -> RouterError:
-        seconds = trip.deadline - trip.started
-        why = f"the deadline of {seconds:g} s passed"
-        return errors.DeadlineExceededError(why, **self._facts(trip))
-
-    @staticmethod
-    def _facts(trip: Trip, member: Member | None = None) -> dict[str, Any]:
-        """What every error of this call carries."""
-        return {
-            "deployment": member.deployment.id if member else None,
-            "account": member.deployment.account if member else None,
-            "operation": str(trip.operation),
-            "attempts": tuple(trip.attempts),
-            "metadata": trip.call.metadata,
-        }
-
-    # Events -------------------------------------------------------------------------------------
-
-    def _picked(self, trip: Trip, member: Member) -> Picked:
-        deployment = member.deployment
-        return Picked(
-            self.now(),
-            str(trip.operation),
-            deployment.id,
-            deployment.account,
-            trip.call.metadata,
-        )
-
-    def _attempted(
-        self, trip: Trip, member: Member, seconds: float, status: int | None, outcome: Outcome
-    ) -> Attempted:
-        return Attempted(
-            self.now(),
-            str(trip.operation),
-            member.deployment.id,
-            member.deployment.account,
-            seconds,
-            status,
-            outcome.result,
-            outcome.accepted,
-            trip.call.metadata,
-        )
-
-
-def _reason(exchange: Exchange, outcome: Outcome) -> str:
-    said = exchange.body.message or exchange.invalid or ""
-    return f"{exchange.status or ''} {outcome.result}{': ' + said if said else ''}".strip()[:300]
-
-
-def _poll_after(answer: Answer, headers: Mapping[str, str]) -> float | None:
-    """When to look at an unfinished job again, in seconds: the provider's word, else 5 s."""
-    if not isinstance(answer, Video) or answer.done or answer.failed:
-        return None
-    try:
-        return max(float(headers["openai-poll-after-ms"]) / 1000, 0.0)
-    except (KeyError, ValueError):
-        return POLL_AFTER_SECONDS

@@ -9,13 +9,14 @@ from typing import Any
 
 from router import operations
 from router.balancing import draw
-from router.engine import Engine, Side
+from router.engine import Engine
 from router.errors import InvalidIdError, NotFoundError, RouterError
 from router.fleet import Member
 from router.ids import Copy, Kind, checked_native, decode_litellm
 from router.operations import Call
 from router.ownership import Owned
 from router.selection import explain
+from router.trip import Side
 from router.types import Operation
 
 __all__ = [

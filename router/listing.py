@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from router.engine import Engine, Side
+from router.engine import Engine
 from router.errors import RouterError
 from router.ids import Copy, Kind
 from router.operations import Call
+from router.trip import Side
 from router.types import Routing, Video, VideoPage
 
 __all__ = ["list_videos"]

@@ -16,13 +16,15 @@ from types import TracebackType
 from typing import Any
 
 from router._doors import step
-from router.engine import Engine, Side, Trip
+from router.engine import Engine
 from router.errors import RouterError
 from router.fleet import Member
 from router.ids import Copy, Kind, checked_native
 from router.messages import ErrorBody, Reply
 from router.operations import Call
 from router.outcomes import Fault
+from router.reporting import id_of
+from router.trip import Side, Trip
 from router.types import Operation
 
 __all__ = ["Attempt", "Picking"]
@@ -65,7 +67,7 @@ class Attempt:
         if operation.starts_job:
             self._engine.learning.submitted(copy, self._member)
         kind = Kind.CHARACTER if character else Kind.VIDEO
-        return self._engine.id_of(self._trip, kind, *copy)
+        return id_of(self._trip, kind, *copy)
 
     def failed(
         self,

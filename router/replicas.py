@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from router.engine import Engine, Side, Trip
+from router.engine import Engine
 from router.errors import RouterError
 from router.ids import Kind
 from router.operations import MOST_COPIES, Call, Upload, opened
+from router.trip import Side, Trip
 from router.types import Character, Routing
 
 __all__ = ["create_character"]

@@ -32,7 +32,7 @@ from router._doors import AsyncDoor, BlockingDoor, SystemClock, step
 from router.balancing import STRATEGIES
 from router.config import Config, ProviderFacts, Vocabulary, load_data, load_file, not_yet
 from router.downloads import download
-from router.engine import Engine, Side
+from router.engine import Engine
 from router.errors import ConfigError
 from router.events import OnEvent
 from router.fleet import Fleet
@@ -52,8 +52,10 @@ from router.operations import Call, Options
 from router.picking import Picking
 from router.providers import PROVIDERS
 from router.replicas import create_character
+from router.reporting import id_of
 from router.state import Exchange, Store
 from router.transport import AsyncTransport, BlockingTransport
+from router.trip import Side
 from router.types import Clock, Content, Operation, Video
 from router.waiting import wait
 
@@ -312,7 +314,7 @@ class Router:
         copy = Copy(trip.owned.accounts[0], trip.owned.natives_in(trip.owned.accounts[0])[0])
         said = {"status": status} if isinstance(status, str) else dict(status)
         video = Video.tolerant({**said, "id": copy.native_id})
-        self._learning.seen(trip.fleet, copy, engine.id_of(trip, Kind.VIDEO, *copy), video)
+        self._learning.seen(trip.fleet, copy, id_of(trip, Kind.VIDEO, *copy), video)
 
     # Looking in ---------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 from router import operations
-from router.engine import POLL_AFTER_SECONDS, Engine, Side
+from router.engine import Engine
 from router.errors import (
     BadRequestError,
     DeadlineExceededError,
@@ -24,6 +24,8 @@ from router.errors import (
     WaitTimeoutError,
 )
 from router.operations import Options
+from router.reporting import POLL_AFTER_SECONDS
+from router.trip import Side
 from router.types import Video
 
 __all__ = ["wait"]

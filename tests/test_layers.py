@@ -30,6 +30,8 @@ LAYERS: dict[int, set[str]] = {
         "waiting",
         "picking",
         "inspection",
+        "reporting",
+        "trip",
     },
     5: {"router", "sdk", "cli", "proxy", "__main__", "__init__"},
 }

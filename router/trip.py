@@ -1,0 +1,60 @@
+"""One call under way: the side it came in by, what it is bound to, what has happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from router._doors import Door
+from router.errors import RouterError
+from router.fleet import Fleet, Member
+from router.operations import Call, Upload
+from router.ownership import Owned
+from router.selection import Route, Tier
+from router.transport import Sink, Transport
+from router.types import AttemptRecord, Operation
+
+__all__ = ["Side", "Trip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The side a call came in by: its door and its transport."""
+
+    door: Door
+    transport: Transport
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Trip:
+    """One call under way: what it is bound to, and what has happened to it so far."""
+
+    call: Call[Any]
+    side: Side
+    fleet: Fleet
+    route: Route
+    lanes: Sequence[Tier[Member]]
+    owned: Owned
+    started: float
+    deadline: float
+    upload: Upload | None = None
+    sink: Sink | None = None
+    tried: list[Member] = field(default_factory=list)
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    failed: RouterError | None = None
+    may_have_arrived: bool = False
+
+    @property
+    def operation(self) -> Operation:
+        return self.call.operation
+
+    def facts(self, member: Member | None = None) -> dict[str, Any]:
+        """What every error of this call carries."""
+        return {
+            "deployment": member.deployment.id if member else None,
+            "account": member.deployment.account if member else None,
+            "operation": str(self.operation),
+            "attempts": tuple(self.attempts),
+            "metadata": self.call.metadata,
+        }
