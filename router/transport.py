@@ -218,7 +218,8 @@ def _outgoing(request: Request, patience: Patience, monotonic: Monotonic) -> htt
         "connect": min(patience.connect, patience.whole),
         "read": silence,
         "write": silence,
-        "pool": patience.whole,
+        # Less than the whole, so that a full pool is told from a silent provider.
+        "pool": min(patience.connect, 0.9 * patience.whole),
     }
     url, host = _parsed(request.url)
     headers.setdefault("host", host)
