@@ -72,7 +72,14 @@ class AsyncDoor:
         await self._clock.asleep(seconds)
 
     async def offload(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.to_thread(work, *args, **kwargs)
+        running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            # The thread goes on: what it opens must be there to be closed. It has a moment, since
+            # a cancelled caller does not wait for a pipe that nobody writes to.
+            await asyncio.wait([running], timeout=1.0)
+            raise
 
     async def foreign(self, awaitable: Awaitable[T], seconds: float | None = None) -> T:
         async with asyncio.timeout(seconds):

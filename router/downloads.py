@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
-import tempfile
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -110,6 +111,8 @@ async def _target(
             yield target
         finally:
             await door.offload(target.discard)
+    elif isinstance(to, io.TextIOBase):
+        raise BadRequestError("`to` is opened as text; open it in binary mode ('wb')")
     elif callable(getattr(to, "write", None)):
         yield _Writable(to, door)
     else:
@@ -141,10 +144,11 @@ class _File:
 
     def __init__(self, path: Path, door: Door) -> None:
         self._path, self._door = path, door
+        self._part = path
         self._file: Any = None
 
     def check(self) -> None:
-        if self._path.is_dir() or not self._path.parent.is_dir():
+        if "\0" in str(self._path) or self._path.is_dir() or not self._path.parent.is_dir():
             raise BadRequestError(f"cannot write to {self._path.name!r}: not a file in a folder")
 
     async def begin(self, headers: Mapping[str, str]) -> None:
@@ -152,9 +156,10 @@ class _File:
 
     def _open(self) -> None:
         self.discard()
-        self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115  (closed by discard or result)
-            dir=self._path.parent, prefix=f".{self._path.name}.", suffix=".part", delete=False
-        )
+        self._part = self._path.with_name(f".{secrets.token_hex(8)}.part")
+        # Made by its mode, so that the process's umask holds; a temporary file is its owner's only.
+        fd = os.open(self._part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        self._file = os.fdopen(fd, "wb")
 
     async def write(self, chunk: bytes) -> None:
         await self._door.offload(self._file.write, chunk)
@@ -165,11 +170,7 @@ class _File:
 
     def _appear(self) -> None:
         self._file.close()
-        # A temporary file is for its owner only; what is asked for by name gets the usual mode.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(self._file.name, 0o666 & ~umask)
-        os.replace(self._file.name, self._path)
+        os.replace(self._part, self._path)
         self._file = None
 
     def discard(self) -> None:
@@ -178,7 +179,7 @@ class _File:
             # A full disk may refuse the last bytes at closing, and has said so before.
             with contextlib.suppress(OSError):
                 file.close()
-            os.unlink(file.name)
+            os.unlink(self._part)
 
 
 class _Writable:
@@ -198,10 +199,13 @@ class _Writable:
         await self._door.offload(self._write_all, fresh)
 
     def _write_all(self, data: bytes) -> None:
-        # An unbuffered file may take a part only, and says so.
+        # An unbuffered file may take a part only, and says so; a duck of a file may say nothing.
+        raw = isinstance(self._file, io.RawIOBase)
         while data:
-            taken = self._file.write(data)
-            taken = len(data) if taken is None else taken
+            taken: object = self._file.write(data)
+            taken = len(data) if taken is None and not raw else taken
+            if not isinstance(taken, int) or taken <= 0:
+                raise OSError(f"the file took nothing of the video: its write returned {taken!r}")
             self._written += taken
             data = data[taken:]
 

@@ -31,7 +31,7 @@ from router.messages import NOTHING_SAID, ErrorBody, InvalidBody, Reply, Request
 from router.observations import Cause, Ejection
 from router.operations import Call, Upload, opened
 from router.outcomes import Exchange, Fault, Health, Outcome, judge
-from router.ownership import Owned, owned_by
+from router.ownership import Owned, owned_by, route_of
 from router.providers import Bound
 from router.reporting import (
     attempted,
@@ -40,13 +40,14 @@ from router.reporting import (
     own,
     picked,
     reason_of,
+    request_id_of,
     too_late,
     videos_in,
     with_routing,
 )
 from router.retry import Again, RetryBudget, back_off, retrying
-from router.selection import Route, choose
-from router.transport import Patience, Sink, Unanswered
+from router.selection import choose
+from router.transport import Patience, Sink, SinkFailed, Unanswered
 from router.trip import Side, Trip
 from router.types import Answer, AttemptRecord, Clock, Operation, VideoDeleted
 
@@ -123,20 +124,13 @@ class Engine:
         fleet = self.fleet
         started = self.clock.monotonic()
         owned = owned or owned_by(call, fleet)
-        everywhere = call.operation is Operation.LIST and call.account is not None
-        route = Route(
-            call.operation,
-            fleet.names_for(call.models, owned=bool(call.ids) or everywhere),
-            None if owned.settled else call.custom_llm_provider,
-            owned.accounts,
-            follow_up=bool(call.ids) or not call.operation.is_submit,
-        )
+        route = route_of(call, fleet, owned)
         return Trip(
             call=call,
             side=side,
             fleet=fleet,
             route=route,
-            lanes=fleet.tiers(route),
+            tiers=fleet.tiers(route),
             owned=owned,
             started=started,
             deadline=started + self.patience(call),
@@ -212,7 +206,7 @@ class Engine:
 
     def _chosen(self, trip: Trip, tried: Sequence[Member]) -> Member | None:
         scores, now = trip.fleet.strategy, self.now()
-        return choose(trip.lanes, trip.route, scores, draw, now=now, rng=self._rng, tried=tried)
+        return choose(trip.tiers, trip.route, scores, draw, now=now, rng=self._rng, tried=tried)
 
     def _wait_before(self, trip: Trip, attempt: int) -> float:
         """Seconds before another attempt: none for another deployment, a back-off for the same."""
@@ -233,7 +227,7 @@ class Engine:
 
     def _ejections(self, trip: Trip) -> dict[str, Ejection]:
         now = self.now()
-        members = [m for tier in trip.lanes for m in tier.candidates]
+        members = [m for tier in trip.tiers for m in tier.candidates]
         found = {
             m.deployment.id: m.health.ejection(trip.operation, now, trip.route.ignoring)
             for m in members
@@ -245,13 +239,13 @@ class Engine:
     def _request(self, trip: Trip, bound: Bound, member: Member) -> Request:
         try:
             request = member.provider.request(bound)
-        except (TypeError, ValueError) as exc:
+            if trip.call.extra_query:
+                request.add_query(trip.call.extra_query)
+        except (TypeError, ValueError, RecursionError) as exc:
             why = f"the call cannot be written as a request: {exc}"
             raise errors.BadRequestError(why, **trip.facts(member)) from exc
         given = {name.lower(): value for name, value in (trip.call.extra_headers or {}).items()}
         request.headers = {**member.headers, **request.headers, **given}
-        if trip.call.extra_query:
-            request.add_query(trip.call.extra_query)
         return request
 
     async def _exchange(
@@ -269,6 +263,8 @@ class Engine:
                 if not 200 <= reply.status < 300:
                     said = provider.error(reply).without(member.deployment.redact)
                     return self._happened(trip, member, reply, body=said), None, None
+                if asked.download and reply.status != 200:
+                    raise errors.VideoNotReadyError(f"{reply.status} in place of the video")
                 answer = Downloaded() if asked.download else provider.answer(bound, reply)
         except Unanswered as exc:
             sent = request.sent_whole
@@ -332,7 +328,7 @@ class Engine:
             unreachable=exchange.fault is Fault.CONNECT,
             reason=reason_of(exchange, outcome) if outcome.eject else "",
         )
-        request_id = exchange.headers.get("x-request-id")
+        request_id = request_id_of(member, exchange)
         trip.attempts.append(
             AttemptRecord(
                 deployment.id,
@@ -354,7 +350,9 @@ class Engine:
         for copy, video in zip(copies, videos_in(answer), strict=True):
             if trip.operation.starts_job:
                 self.learning.submitted(copy, member)
-            self.learning.seen(trip.fleet, copy, video.id, video)
+            # A page tells of the past; only what somebody asks after is news.
+            if trip.operation is not Operation.LIST:
+                self.learning.seen(trip.fleet, copy, video.id, video)
         seconds = self.clock.monotonic() - trip.started
         return with_routing(trip, member, answer, exchange.headers, seconds)
 
@@ -379,12 +377,21 @@ class Engine:
     def _ended(
         self, trip: Trip, member: Member, request: Request, exc: BaseException, seconds: float
     ) -> None:
-        """The attempt ended by neither answer nor fault: cancelled, or refused by the provider's
-        own reading of the answer."""
-        if isinstance(exc, RouterError):
-            vars(exc).update(trip.facts(member))
+        """The attempt ended by neither answer nor fault of the deployment's."""
+        if isinstance(exc, (RouterError, SinkFailed)):
+            # It answered: what the answer says, or where it was to go, is another matter.
+            exchange = self._happened(trip, member, Reply(200, {}))
+            self._record(trip, member, exchange, judge(exchange), seconds)
+            if isinstance(exc, RouterError):
+                exc.message = member.deployment.redact(exc.message)
+                exc.args = (exc.message,)
+                vars(exc).update(trip.facts(member))
             return
         reached = trip.operation.is_submit and request.sent_whole
+        self.left_by_caller(trip, member, seconds, reached=reached)
+
+    def left_by_caller(self, trip: Trip, member: Member, seconds: float, *, reached: bool) -> None:
+        """The caller was cancelled: the exchange would have taken at least so long."""
         accepted: Accepted = "maybe" if reached else "no"
         outcome = Outcome("cancelled", Health.AT_LEAST, accepted)
         self.learning.learn(trip.fleet, member, trip.operation, outcome, seconds)

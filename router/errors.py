@@ -81,7 +81,7 @@ class RouterError(Exception):
     Attributes: `message`; `deployment` and `account` (ids) where one was asked; `operation`;
     `attempts`, the HTTP exchanges made, in order; `status`, `code` and `request_id` as the
     provider gave them (`status` is `None` when nothing was sent or nothing came back);
-    `accepted`; `routing`, the call's metadata.
+    `accepted`; `metadata`, the call's own.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class DeadlineExceededError(RouterError):
 class JobFailedError(RouterError):
     """The job ended without a video; `code` and `message` are the provider's.
 
-    `video_id` is our id of the job, `video` its last answer.
+    `video_id` is our id of the job.
     """
 
     def __init__(self, message: str, *, video_id: str | None = None, **facts: Any) -> None:

@@ -127,6 +127,6 @@ def _member(deployment: Deployment, before: Member | None) -> Member:
     if before is not None:
         health, load = before.health, before.load
         if before.headers != headers or before.deployment.base_url != deployment.base_url:
-            # The old key's refusal says nothing of the new one.
-            health.lift(Cause.DENIED)
+            # The old key's refusal says nothing of the new one, nor does one that is still to come.
+            health = health.without(Cause.DENIED)
     return Member(deployment, provider.dialect, health, load, provider, headers)

@@ -30,7 +30,10 @@ LONGEST_BACK_OFF = 300.0
 
 
 class Health:
-    """The health of one deployment, as this worker knows it. Written under the engine's lock."""
+    """The health of one deployment, as this worker knows it.
+
+    Written under the lock of `Learning`, and read without: the ejections are replaced, not changed.
+    """
 
     __slots__ = ("_ejections", "_failures", "_steps", "_throttled", "latest")
 
@@ -90,14 +93,18 @@ class Health:
         known = self._ejections.get(key)
         if known is not None and known.until >= ejection.until:
             return False
-        self._ejections[key] = ejection
+        self._ejections = {**self._ejections, key: ejection}
         self.latest = max(self.latest, ejection.until)
         return True
 
-    def lift(self, cause: Cause) -> None:
-        """Undo the ejections of a cause that is gone, as a rejected key is after a reload."""
-        self._ejections = {k: e for k, e in self._ejections.items() if e.cause is not cause}
-        self.latest = max((e.until for e in self._ejections.values()), default=0.0)
+    def without(self, cause: Cause) -> Health:
+        """The health of the same deployment where a cause is gone, as a rejected key is."""
+        other = Health()
+        other._failures, other._steps = dict(self._failures), dict(self._steps)
+        other._throttled = dict(self._throttled)
+        other._ejections = {k: e for k, e in self._ejections.items() if e.cause is not cause}
+        other.latest = max((e.until for e in other._ejections.values()), default=0.0)
+        return other
 
     def ejection(
         self, operation: Operation, now: float, ignoring: Iterable[Cause] = ()

@@ -30,13 +30,23 @@ from typing import NamedTuple
 
 from router.errors import InvalidIdError
 
-__all__ = ["Asset", "Copy", "IdCodec", "Kind", "LiteLLMId", "checked_native", "decode_litellm"]
+__all__ = [
+    "Asset",
+    "Copy",
+    "IdCodec",
+    "Kind",
+    "LiteLLMId",
+    "checked_native",
+    "decode_litellm",
+    "is_usable",
+]
 
 _VERSION = "vr1"
 _DIGEST_BYTES = 16
 _SIGNED = 0x01
 # Long enough for any provider's operation name, short enough for a URL.
 _LONGEST_ID = 4096
+_LONGEST_NATIVE = 512
 
 
 class Kind(enum.StrEnum):
@@ -129,7 +139,18 @@ class IdCodec:
         signed = bool(payload[0] & _SIGNED)
         if self.only_signed and not signed:
             raise InvalidIdError(f"only signed ids are accepted, and {_short(text)} is unsigned")
-        return Asset(written, _copies(payload), signed)
+        return Asset(written, self._checked_copies(text, payload, written), signed)
+
+    @staticmethod
+    def _checked_copies(text: str, payload: bytes, kind: Kind) -> tuple[Copy, ...]:
+        # A plain digest is no secret: whoever makes an id up must not get a path into a URL.
+        try:
+            copies = _copies(payload)
+        except (ValueError, IndexError):
+            raise InvalidIdError(f"the id {_short(text)} was altered") from None
+        if kind is not Kind.PAGE and not all(is_usable(copy.native_id) for copy in copies):
+            raise InvalidIdError(f"the id {_short(text)} names a path")
+        return copies
 
     def _is_ours_with_a_changed_prefix(self, text: str) -> bool:
         # Without this, a letter too few or another in the prefix would make our id a native one.
@@ -158,14 +179,19 @@ def decode_litellm(text: str) -> LiteLLMId | None:
 
 
 def checked_native(text: str) -> str:
-    """`text`, where it may stand in a URL's path once percent-encoded; else `InvalidIdError`."""
-    if not text or len(text) > 512:
-        raise InvalidIdError("an id has 1 to 512 characters")
+    """`text`, where a caller may mean a native id by it; else `InvalidIdError`."""
     if not text.isprintable() or " " in text:
         raise InvalidIdError(f"the id {_short(text)} has characters that no id has")
-    if {".", ".."} & set(re.split(r"[/\\]", text)):
-        raise InvalidIdError(f"the id {_short(text)} is a path, not an id")
+    if not is_usable(text):
+        raise InvalidIdError(f"the id {_short(text)} is empty, too long, or a path")
     return text
+
+
+def is_usable(native: str) -> bool:
+    """Whether a native id may stand in a URL's path, once percent-encoded, and in an id of ours."""
+    if not 1 <= len(native) <= _LONGEST_NATIVE:
+        return False
+    return "." not in native or not {".", ".."} & set(re.split(r"[/\\]", native))
 
 
 # A job is looked at many times under one id; reading it once is a tenth of a call.
@@ -221,8 +247,12 @@ def _copies(payload: bytes) -> tuple[Copy, ...]:
             shift += 7
             if byte < 0x80:
                 break
+        if at + length > len(payload):
+            raise ValueError("a length beyond the end")
         texts.append(payload[at : at + length].decode())
         at += length
+    if not texts:
+        raise ValueError("no copy")
     return tuple(Copy(*pair) for pair in zip(texts[::2], texts[1::2], strict=True))
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from router import operations
 from router.balancing import draw
 from router.engine import Engine
-from router.errors import InvalidIdError, NotFoundError, RouterError
+from router.errors import BadRequestError, InvalidIdError, NotFoundError, RouterError
 from router.fleet import Member
 from router.ids import Copy, Kind, checked_native, decode_litellm
 from router.operations import Call
-from router.ownership import Owned
+from router.ownership import Owned, owned_by, route_of
+from router.reporting import id_of
 from router.selection import explain
 from router.trip import Side
-from router.types import Operation
+from router.types import Operation, Video
 
 __all__ = [
     "Explained",
@@ -27,17 +28,16 @@ __all__ = [
     "explained",
     "known_of",
     "locate",
+    "observe",
 ]
 
 # What a call carries; none of it decides where the call goes.
 _CARRIED = frozenset(
-    {"prompt", "name", "seconds", "size", "input_reference", "replicate", "fallbacks"}
-    | {"variant", "to", "limit", "after", "order"}
+    {"prompt", "name", "seconds", "size", "replicate", "variant", "to", "limit", "after", "order"}
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Explained:
+class Explained(NamedTuple):
     """One deployment's part in a pick. `facts` hold what was known of it."""
 
     deployment: str
@@ -51,7 +51,7 @@ class Explanation:
     """Who would serve a call now, and why the others would not."""
 
     operation: str
-    candidates: tuple[Explained, ...]
+    candidates: list[Explained]
 
     @property
     def picked(self) -> str | None:
@@ -72,23 +72,20 @@ def explained(
     engine: Engine,
     operation: Operation | str,
     arguments: Mapping[str, Any],
-    side: Side,
     rng: random.Random,
 ) -> Explanation:
     """The verdict on each deployment for a call with these arguments."""
     named = {k: v for k, v in arguments.items() if k not in _CARRIED}
     source = named.pop("video", None)
-    if isinstance(source, Mapping):
-        named["video_id"] = source.get("id")
+    if isinstance(source, (Mapping, Video)):
+        named["video_id"] = source
     call = operations.routing_only(operation, **named)
-    trip = engine.trip(call, side)
-    now = engine.now()
-    verdicts = explain(
-        trip.fleet.members.values(), trip.route, trip.fleet.strategy, draw, now=now, rng=rng
-    )
+    fleet, now = engine.fleet, engine.now()
+    route = route_of(call, fleet, owned_by(call, fleet))
+    verdicts = explain(fleet.members.values(), route, fleet.strategy, draw, now=now, rng=rng)
     return Explanation(
         str(call.operation),
-        tuple(
+        [
             Explained(
                 member.deployment.id,
                 obstacle.verdict,
@@ -102,7 +99,7 @@ def explained(
                 },
             )
             for member, obstacle, score in verdicts
-        ),
+        ],
     )
 
 
@@ -128,7 +125,7 @@ def known_of(member: Member, now: float) -> dict[str, Any]:
 def described(engine: Engine, text: str) -> IdDescription:
     """What one of our ids says; raises `InvalidIdError` for any other."""
     for kind in (Kind.VIDEO, Kind.CHARACTER):
-        if not text.startswith(kind.prefix):
+        if not str(text).startswith(kind.prefix):
             continue
         asset = engine.fleet.codec.decode(text, kind)
         if asset is not None:
@@ -137,12 +134,26 @@ def described(engine: Engine, text: str) -> IdDescription:
     raise InvalidIdError("this id was not made by a router; `locate` finds the owner of such ids")
 
 
+def observe(
+    engine: Engine, side: Side, video_id: str, status: str | Video | Mapping[str, Any]
+) -> None:
+    """Take in a job's status, or the video, that somebody else saw."""
+    said = {"status": status} if isinstance(status, str) else status
+    if not isinstance(said, (Mapping, Video)) or not isinstance(dict(said).get("status"), str):
+        raise BadRequestError("status is a word, a Video, or a mapping with a `status`")
+    trip = engine.trip(operations.status(video_id), side)
+    copy = Copy(*next((a, natives[0]) for a, natives in trip.owned.natives.items()))
+    video = Video.tolerant({**dict(said), "id": copy.native_id})
+    engine.learning.seen(trip.fleet, copy, id_of(trip, Kind.VIDEO, *copy), video)
+
+
 async def locate(engine: Engine, side: Side, text: str) -> str:
     """Our id of a native (or LiteLLM) id: each account is asked for it by a free read.
 
     Raises `NotFoundError` where no account has it, or the error of an account that could not be
     asked, when the others have it not.
     """
+    text = operations.id_in(text)
     for kind in (Kind.VIDEO, Kind.CHARACTER):
         if text.startswith(kind.prefix):
             engine.fleet.codec.decode(text, kind)

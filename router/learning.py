@@ -30,6 +30,8 @@ log = logging.getLogger("router")
 PENALTY = 3.0
 PENALTY_FLOOR_SECONDS = 1.0
 REMEMBERED_JOBS = 10_000
+# A job of another worker that failed longer ago says nothing of its deployment's health now.
+RECENT_SECONDS = 3600.0
 
 
 class Learning:
@@ -160,6 +162,9 @@ class Learning:
         error = video.error
         ours = video.status in ("cancelled", "canceled")
         if ours or (error is not None and is_callers_fault(error.code, error.message)):
+            return []
+        ended = video.completed_at or video.created_at
+        if copy not in self._submitted and ended is not None and now - ended > RECENT_SECONDS:
             return []
         member = fleet.members.get(self._submitted.get(copy, ""))
         if member is None:

@@ -75,7 +75,7 @@ def _merged(
         if asset is not None:
             reached[account] = (asset.native_in(account),)
     left = {account for account, _ in listed[call.limit :]}
-    left |= {account for account, page in pages.items() if page.has_more}
+    left |= {account for account, page in pages.items() if page.has_more and page.data}
     for account in pages.keys() - left:
         reached[account] = ()
     cursor = [Copy(account, at[0] if at else "") for account, at in reached.items()]

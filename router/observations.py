@@ -35,6 +35,7 @@ __all__ = [
 
 TAU = 60.0
 EPOCH = 3600.0
+SPENT = 5.0
 
 # What an ejection covers: a side of the traffic, all of it, or one operation.
 SUBMITS = "submits"
@@ -101,11 +102,11 @@ class Latency:
     a pick reads `cost` and computes nothing.
     """
 
-    __slots__ = ("_sums", "cost", "count", "deviation", "mean")
+    __slots__ = ("_sums", "cost", "count", "deviation", "known_until", "mean")
 
     def __init__(self) -> None:
         self._sums: dict[int, Sums] = {}
-        self.mean = self.deviation = self.cost = 0.0
+        self.mean = self.deviation = self.cost = self.known_until = 0.0
         self.count = 0
 
     def add(self, epoch: int, sums: Sums) -> None:
@@ -125,6 +126,8 @@ class Latency:
         variance = last.squares / last.weight - self.mean * self.mean
         self.deviation = math.sqrt(max(variance, 0.0))
         self.cost = self.mean + self.deviation
+        # The weight that is left at t is W·e^(−(t−L)/τ); below e^−5 of a sample nothing is known.
+        self.known_until = newest * EPOCH + TAU * (math.log(last.weight) + SPENT)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import email.utils
 import enum
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,16 @@ from router.messages import NOTHING_SAID, ErrorBody
 from router.observations import BOTH, READS, SUBMITS, Cause, Scope
 from router.types import Operation
 
-__all__ = ["Eject", "Exchange", "Fault", "Health", "Outcome", "is_callers_fault", "judge"]
+__all__ = [
+    "Eject",
+    "Exchange",
+    "Fault",
+    "Health",
+    "Outcome",
+    "is_callers_fault",
+    "judge",
+    "seconds_in",
+]
 
 ACCOUNT_SECONDS = 300.0
 MISSING_SECONDS = 300.0
@@ -157,7 +167,7 @@ def _row(exchange: Exchange) -> Outcome:
     if status < 400:
         return Outcome("redirected", Health.FAILURE, again=True, error=errors.InvalidResponseError)
     retry_after = _retry_after(exchange.headers, exchange.at)
-    if status == 429 and not _BILLING.search(exchange.body.words):
+    if status == 429 and not _is_billing(exchange.body):
         return _throttled(exchange, retry_after)
     if status == 503 and retry_after is not None:
         return _throttled(exchange, retry_after)
@@ -168,6 +178,12 @@ def _row(exchange: Exchange) -> Outcome:
     if status >= 500:
         return _server_error(exchange)
     return _callers_error(exchange, status)
+
+
+def _is_billing(body: ErrorBody) -> bool:
+    # The text of an ordinary throttling may well end in advice on billing.
+    throttled = body.code == "rate_limit_exceeded" or "rate limit" in body.words
+    return not throttled and bool(_BILLING.search(body.words))
 
 
 def _success(exchange: Exchange) -> Outcome:
@@ -268,25 +284,29 @@ def _callers_error(exchange: Exchange, status: int) -> Outcome:
 
 def _retry_after(headers: Mapping[str, str], at: float) -> float | None:
     """Seconds to wait: `retry-after-ms`, else `Retry-After` in seconds or as an HTTP date."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        written = headers.get(name)
-        if written is None:
-            continue
-        try:
-            seconds = float(written) * scale
-        except ValueError:
-            seconds = _until_date(written, at)
-        # NaN is neither; a date or number that cannot be read says nothing.
-        if seconds >= 0 or seconds < 0:
-            return max(seconds, 0.0)
-    return None
+    seconds = seconds_in(headers.get("retry-after-ms"), 0.001)
+    if seconds is not None:
+        return seconds
+    written = headers.get("retry-after")
+    seconds = seconds_in(written)
+    return seconds if seconds is not None or written is None else _until_date(written, at)
 
 
-def _until_date(written: str, at: float) -> float:
+def seconds_in(written: str | None, scale: float = 1.0) -> float | None:
+    """A header's number as seconds, 0 to 300; `None` for what is no number to wait by."""
     try:
-        return email.utils.parsedate_to_datetime(written).timestamp() - at
+        seconds = float(written or "") * scale
+    except ValueError:
+        return None
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), RETRY_AFTER_CAP)
+
+
+def _until_date(written: str, at: float) -> float | None:
+    try:
+        seconds = email.utils.parsedate_to_datetime(written).timestamp() - at
     except (ValueError, TypeError, OverflowError):
-        return float("nan")
+        return None
+    return min(max(seconds, 0.0), RETRY_AFTER_CAP)
 
 
 def is_callers_fault(code: str | None, message: str | None) -> bool:

@@ -20,7 +20,7 @@ from router.operations import Call
 from router.selection import Route
 from router.types import Operation
 
-__all__ = ["Owned", "kind_of", "owned_by"]
+__all__ = ["Owned", "kind_of", "owned_by", "route_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,10 @@ def owned_by(call: Call[Any], fleet: Fleet) -> Owned:
             f"no account holds all that this call names (they live in: {lists})",
             operation=str(call.operation),
         )
+    if call.reference is not None and "file_id" in call.reference and len(holders) > 1:
+        raise InvalidIdError(
+            f"the file id may live in any of {', '.join(holders)}: name the owner with `account=`"
+        )
     natives = {a: tuple(asset.native_in(a) for asset in assets) for a in holders}
     given = {
         copy: text
@@ -81,7 +85,20 @@ def owned_by(call: Call[Any], fleet: Fleet) -> Owned:
         if asset is not None
         for copy in asset.copies
     }
-    return Owned(holders, natives, given, settled=len(given) > 0)
+    settled = any(asset or decode_litellm(id_) for id_, asset in zip(call.ids, ours, strict=True))
+    return Owned(holders, natives, given, settled)
+
+
+def route_of(call: Call[Any], fleet: Fleet, owned: Owned) -> Route:
+    """What the call asks of whoever serves it; raises `UnknownModelError`."""
+    everywhere = call.operation is Operation.LIST and call.account is not None
+    return Route(
+        call.operation,
+        fleet.names_for(call.models, owned=bool(call.ids) or everywhere),
+        None if owned.settled else call.custom_llm_provider,
+        owned.accounts,
+        follow_up=bool(call.ids) or not call.operation.is_submit,
+    )
 
 
 def _unnamed(call: Call[Any], fleet: Fleet) -> Owned:

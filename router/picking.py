@@ -17,7 +17,7 @@ from typing import Any
 
 from router._doors import step
 from router.engine import Engine
-from router.errors import RouterError
+from router.errors import BadRequestError, RouterError
 from router.fleet import Member
 from router.ids import Copy, Kind, checked_native
 from router.messages import ErrorBody, Reply
@@ -81,34 +81,47 @@ class Attempt:
         """
         if status is None:
             return self._report(None, failed=True)
-        raw = json.dumps(body).encode() if isinstance(body, Mapping) else body or b""
-        raw = raw.encode() if isinstance(raw, str) else raw
+        if not isinstance(status, int):
+            raise BadRequestError("status is a number, or None where no answer came")
+        raw = body if isinstance(body, bytes) else _bytes(body)
         lower = {name.lower(): value for name, value in (headers or {}).items()}
         return self._report(Reply(status, lower, raw), failed=True)
 
-    def left(self) -> None:
+    def leave(self, exc: BaseException | None) -> None:
         """The caller's block ended. A submit that nothing was said of may have been sent."""
         if self.reported:
             return
         submit = self._trip.operation.is_submit
-        self._report(None if submit else Reply(200, {}), failed=submit)
+        if submit and exc is None:
+            self._report(None, failed=True)
+        elif submit:
+            # Whether it was sent, nobody can say; what ended the block may be the caller's own.
+            self._engine.left_by_caller(self._trip, self._member, self._seconds(), reached=True)
+        elif exc is None:
+            self._report(Reply(200, {}), failed=False)
+
+    def _seconds(self) -> float:
+        return self._engine.clock.monotonic() - self._started
 
     def _report(self, reply: Reply | None, *, failed: bool) -> RouterError:
+        if self.reported:
+            raise RuntimeError("what became of this attempt has been reported")
+        self.reported = True
         body = ErrorBody()
         if reply is not None and reply.status >= 300:
             said = self._member.provider.error(reply)
             body = said.without(self._member.deployment.redact)
-        self.reported = True
-        seconds = self._engine.clock.monotonic() - self._started
+        fault = None if reply is not None else Fault.BROKEN
         return self._engine.reported(
-            self._trip,
-            self._member,
-            reply,
-            body,
-            None if reply is not None else Fault.BROKEN,
-            seconds,
-            failed=failed,
+            self._trip, self._member, reply, body, fault, self._seconds(), failed=failed
         )
+
+
+def _bytes(body: object) -> bytes:
+    if body is None:
+        return b""
+    text = body if isinstance(body, str) else json.dumps(body, default=repr)
+    return text.encode("utf-8", "replace")
 
 
 class Picking:
@@ -117,14 +130,20 @@ class Picking:
     def __init__(self, engine: Engine, call: Call[Any], side: Side) -> None:
         self._engine, self._call, self._side = engine, call, side
         self._leaving = ExitStack()
+        self._attempt: Attempt | None = None
 
     async def _enter(self) -> Attempt:
         trip = self._engine.trip(self._call, self._side)
         member = await self._engine.pick(trip)
         self._leaving.enter_context(self._engine.learning.in_flight(member))
         attempt = Attempt(self._engine, trip, member)
-        self._leaving.callback(attempt.left)
+        self._attempt = attempt
         return attempt
+
+    def _leave(self, exc: BaseException | None) -> None:
+        with self._leaving:
+            if self._attempt is not None:
+                self._attempt.leave(exc)
 
     def __enter__(self) -> Attempt:
         return step(self._enter())
@@ -135,7 +154,7 @@ class Picking:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._leaving.close()
+        self._leave(exc)
 
     async def __aenter__(self) -> Attempt:
         return await self._enter()
@@ -146,4 +165,4 @@ class Picking:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._leaving.close()
+        self._leave(exc)

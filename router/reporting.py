@@ -15,7 +15,7 @@ from router.events import Attempted, Picked
 from router.fleet import Member
 from router.ids import Copy, Kind
 from router.observations import Ejection
-from router.outcomes import Exchange, Outcome
+from router.outcomes import Exchange, Outcome, seconds_in
 from router.trip import Trip
 from router.types import Answer, Character, Routing, Video, VideoDeleted, VideoPage
 
@@ -28,6 +28,7 @@ __all__ = [
     "own",
     "picked",
     "reason_of",
+    "request_id_of",
     "too_late",
     "videos_in",
     "with_routing",
@@ -87,13 +88,10 @@ def with_routing(
 
 
 def _poll_after(answer: Answer, headers: Mapping[str, str]) -> float | None:
-    """When to look at an unfinished job again, in seconds: the provider's word, else 5 s."""
+    """When to look at an unfinished job again, in seconds, where the provider says so."""
     if not isinstance(answer, Video) or answer.done or answer.failed:
         return None
-    try:
-        return max(float(headers["openai-poll-after-ms"]) / 1000, 0.0)
-    except (KeyError, ValueError):
-        return POLL_AFTER_SECONDS
+    return seconds_in(headers.get("openai-poll-after-ms"), 0.001)
 
 
 # Errors ----------------------------------------------------------------------------------------
@@ -113,7 +111,7 @@ def error_of(
         **trip.facts(member),
         "status": exchange.status,
         "code": exchange.body.code,
-        "request_id": exchange.headers.get("x-request-id"),
+        "request_id": request_id_of(member, exchange),
         "accepted": outcome.accepted,
     }
     if issubclass(kind, errors.InternalServerError):
@@ -125,6 +123,11 @@ def error_of(
         said = f"{outcome.result}: a job may be running; {said}".rstrip("; ")
     what = f"{exchange.status} " if exchange.status else ""
     return kind(f"{what}{member.deployment.redact(said or outcome.result)}", **facts)
+
+
+def request_id_of(member: Member, exchange: Exchange) -> str | None:
+    written = exchange.headers.get("x-request-id")
+    return written and member.deployment.redact(written)[:200]
 
 
 def nobody(trip: Trip, ejections: Mapping[str, Ejection], now: float) -> RouterError:

@@ -36,7 +36,6 @@ from router.engine import Engine
 from router.errors import ConfigError
 from router.events import OnEvent
 from router.fleet import Fleet
-from router.ids import Copy, Kind
 from router.inspection import (
     Explanation,
     IdDescription,
@@ -44,6 +43,7 @@ from router.inspection import (
     explained,
     known_of,
     locate,
+    observe,
 )
 from router.learning import Learning
 from router.listing import list_videos
@@ -52,7 +52,6 @@ from router.operations import Call, Options
 from router.picking import Picking
 from router.providers import PROVIDERS
 from router.replicas import create_character
-from router.reporting import id_of
 from router.state import Exchange, Store
 from router.transport import AsyncTransport, BlockingTransport
 from router.trip import Side
@@ -117,7 +116,8 @@ def _doors(
     async def asynchronous(self: Router, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await core(self._engine, self._async, *args, **kwargs)
 
-    blocking.__name__, asynchronous.__name__ = name, f"a{name}"
+    for method, named in ((blocking, name), (asynchronous, f"a{name}")):
+        method.__name__, method.__qualname__ = named, f"Router.{named}"
     blocking.__doc__ = doc
     asynchronous.__doc__ = f"The async twin of `{name}`.\n\n{doc or ''}"
     return blocking, asynchronous
@@ -195,6 +195,10 @@ class Router:
     ) -> None:
         if redis is not None:
             raise ConfigError(str(not_yet("redis")))
+        _check_client("http_client", http_client, httpx.Client, httpx.BaseTransport)
+        _check_client(
+            "async_http_client", async_http_client, httpx.AsyncClient, httpx.AsyncBaseTransport
+        )
         self._load = load
         self._clock = clock or SystemClock()
         self._rng, self._own_rng = rng or random.Random(), rng is None
@@ -212,8 +216,10 @@ class Router:
         _routers.add(self)
 
     def __repr__(self) -> str:
-        fleet = self._engine.fleet
-        return f"<Router {len(fleet.members)} deployments from {fleet.config.source}>"
+        engine: Engine | None = getattr(self, "_engine", None)
+        if engine is None:  # a refused configuration; tracebacks with locals ask all the same
+            return "<Router without a configuration>"
+        return f"<Router {len(engine.fleet.members)} deployments from {engine.fleet.config.source}>"
 
     # Operations, each behind both doors ---------------------------------------------------------
 
@@ -302,19 +308,14 @@ class Router:
     def explain(self, operation: Operation | str = "generation", **arguments: Any) -> Explanation:
         """Who would serve a call with these arguments now, and why the others would not.
 
-        Nothing is sent and nothing is learned. Raises what the call would raise before sending.
+        Nothing is sent and nothing is learned. Raises `UnknownModelError` and errors of ids; where
+        nobody may serve the call, the verdicts say why.
         """
-        return explained(self._engine, operation, arguments, self._blocking, self._rng)
+        return explained(self._engine, operation, arguments, self._rng)
 
     def observe(self, video_id: str, status: str | Video | Mapping[str, Any]) -> None:
         """Take in what a webhook, or a poll of your own, saw of a job: its status or the video."""
-        engine = self._engine
-        trip = engine.trip(operations.status(video_id), self._blocking)
-        assert trip.owned.accounts is not None
-        copy = Copy(trip.owned.accounts[0], trip.owned.natives_in(trip.owned.accounts[0])[0])
-        said = {"status": status} if isinstance(status, str) else dict(status)
-        video = Video.tolerant({**said, "id": copy.native_id})
-        self._learning.seen(trip.fleet, copy, id_of(trip, Kind.VIDEO, *copy), video)
+        observe(self._engine, self._blocking, video_id, status)
 
     # Looking in ---------------------------------------------------------------------------------
 
@@ -400,6 +401,12 @@ def _from_file(path: str | os.PathLike[str], environ: Mapping[str, str] | None) 
 def _from_data(data: Mapping[str, Any], environ: Mapping[str, str] | None) -> Config:
     given = os.environ if environ is None else environ
     return load_data(data, environ=given, vocabulary=VOCABULARY)
+
+
+def _check_client(name: str, given: object, *kinds: type) -> None:
+    if given is not None and not isinstance(given, kinds):
+        allowed = " or ".join(f"httpx.{kind.__name__}" for kind in kinds)
+        raise ConfigError(f"`{name}` is an {allowed}, not {type(given).__name__}")
 
 
 def _shared_time(clock: Clock) -> Callable[[], float]:

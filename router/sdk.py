@@ -91,3 +91,13 @@ video_wait = _on_default(Router.video_wait)
 avideo_wait = _on_default(Router.avideo_wait)
 locate = _on_default(Router.locate)
 alocate = _on_default(Router.alocate)
+
+
+def _after_fork() -> None:
+    # A thread of the parent's may have held it.
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

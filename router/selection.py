@@ -121,7 +121,7 @@ def tiers(candidates: Iterable[CandidateT], route: Route) -> tuple[Tier[Candidat
     return tuple(Tier.of(members) for _, members in grouped)
 
 
-Scores = Callable[[Sequence[Any], Operation], Sequence[float]]
+Scores = Callable[[Sequence[Any], Operation, float], Sequence[float]]
 Draw = Callable[[Sequence[float], Sequence[float], random.Random], int]
 
 
@@ -142,7 +142,7 @@ def choose(
             continue
         if len(standing) == 1:
             return standing[0]
-        scored = scores([c.load for c in standing], route.operation)
+        scored = scores([c.load for c in standing], route.operation, now)
         weights = [1.0 if weighed else c.deployment.weight for c in standing]
         return standing[draw(scored, weights, rng)]
     return None
@@ -188,16 +188,16 @@ def explain(
 ) -> list[tuple[CandidateT, Obstacle, float | None]]:
     """Each deployment with its verdict and, where it came to that, its score."""
     known = list(candidates)
-    lanes = tiers(known, route)
-    picked = choose(lanes, route, scores, draw, now=now, rng=rng)
+    served = tiers(known, route)
+    picked = choose(served, route, scores, draw, now=now, rng=rng)
     explained = []
     for candidate in known:
-        tier = next((t for t in lanes if candidate in t.candidates), None)
+        tier = next((t for t in served if candidate in t.candidates), None)
         serving = tier is not None and picked is not None and picked in tier.candidates
         score = None
         if tier is not None:
             peers = tier.candidates
-            score = scores([c.load for c in peers], route.operation)[peers.index(candidate)]
+            score = scores([c.load for c in peers], route.operation, now)[peers.index(candidate)]
         verdict = _verdict(candidate, route, now, picked, serving=serving)
         explained.append((candidate, verdict, score))
     return explained

@@ -15,10 +15,9 @@ A caller's own `httpx` client or transport is used as it is; then its pool and i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import ssl
-import weakref
+import threading
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -149,7 +148,7 @@ class _Sending(httpx.SyncByteStream, httpx.AsyncByteStream):
         for read in self._reads():
             chunk = read()
             left -= len(chunk)
-            self._request.sent_whole = left == 0
+            self._request.sent_whole = self._request.sent_whole or left == 0
             self._check(chunk)
             yield chunk
         self._request.sent_whole = True
@@ -159,7 +158,7 @@ class _Sending(httpx.SyncByteStream, httpx.AsyncByteStream):
         for read in self._reads():
             chunk = read() if isinstance(read, _Ready) else await asyncio.to_thread(read)
             left -= len(chunk)
-            self._request.sent_whole = left == 0
+            self._request.sent_whole = self._request.sent_whole or left == 0
             self._check(chunk)
             yield chunk
         self._request.sent_whole = True
@@ -189,9 +188,12 @@ class _Ready:
 
 
 def _read_exactly(segment: Any, offset: int, size: int) -> bytes:
-    data: bytes = segment.read_at(offset, size)
+    data = b""
     while len(data) < size:
-        more = segment.read_at(offset + len(data), size - len(data))
+        try:
+            more = segment.read_at(offset + len(data), size - len(data))
+        except OSError as exc:
+            raise Unanswered(Fault.LOCAL, f"the file cannot be read: {exc.strerror}") from exc
         if not more:
             raise Unanswered(Fault.LOCAL, "the file became shorter while it was being sent")
         data += more
@@ -237,6 +239,7 @@ class _Heard:
     """How much of an answer has come so far."""
 
     status: int | None = None
+    whole: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
 
@@ -248,9 +251,10 @@ def _made_of(heard: _Heard, exc: Exception) -> Reply:
     """The reply, where what was heard is one in spite of `exc`; else raises `Unanswered`.
 
     A status that says no has said it: a body that breaks off, drips or has no end takes nothing
-    from it. Every exception is mapped; the last resort keeps even unknown ones honest.
+    from it. Nor does what fails once the whole answer is here. Every exception is mapped; the last
+    resort keeps even unknown ones honest.
     """
-    if heard.status is not None and not 200 <= heard.status < 300:
+    if heard.whole or (heard.status is not None and not 200 <= heard.status < 300):
         return heard.reply()
     if isinstance(exc, Unanswered):
         raise exc
@@ -281,16 +285,18 @@ async def _receive(
     heard.headers = _headers(response)
     heard.status = response.status_code
     successful = 200 <= heard.status < 300
-    if successful and request.download and sink is not None:
+    if heard.status == 200 and request.download and sink is not None:
         await _into(sink.begin(heard.headers))
         async for chunk in chunks:
             await _into(sink.write(chunk))
+        heard.whole = True
         return
     largest = LARGEST_JSON if successful else LARGEST_ERROR
     async for chunk in chunks:
         heard.body += chunk
         if len(heard.body) > largest:
             raise Unanswered(Fault.ENDLESS, f"the body has no end after {largest >> 10} KiB")
+    heard.whole = True
 
 
 async def _into(doing: Awaitable[None]) -> None:
@@ -311,34 +317,35 @@ class _Stack(Generic[ConnectionT]):
 
     def __init__(self, monotonic: Monotonic) -> None:
         self._monotonic = monotonic
+        self._lock = threading.Lock()
         self._idle: dict[str, list[tuple[float, ConnectionT]]] = {}
 
     def take(self, origin: str, within: float) -> ConnectionT | None:
         """The connection used last, if that was at most `within` seconds ago."""
-        idle = self._idle.get(origin)
-        try:
-            since, connection = idle.pop() if idle else (0.0, None)
-        except IndexError:  # another thread was quicker
-            return None
-        if connection is not None and self._monotonic() - since > within:
-            self._idle[origin].append((since, connection))
-            return None
-        return connection
+        with self._lock:
+            idle = self._idle.get(origin)
+            if not idle or self._monotonic() - idle[-1][0] > within:
+                return None
+            return idle.pop()[1]
 
     def give(self, origin: str, connection: ConnectionT) -> list[ConnectionT]:
         """Put one back; returns those that are too many or too old to keep."""
         now = self._monotonic()
-        idle = self._idle.setdefault(origin, [])
-        idle.append((now, connection))
         surplus = []
-        while idle and (len(idle) > KEEP_IDLE or now - idle[0][0] > KEEP_SECONDS):
-            with contextlib.suppress(IndexError):
+        with self._lock:
+            idle = self._idle.setdefault(origin, [])
+            idle.append((now, connection))
+            while len(idle) > KEEP_IDLE or now - idle[0][0] > KEEP_SECONDS:
                 surplus.append(idle.pop(0)[1])
         return surplus
 
     def drain(self) -> list[ConnectionT]:
-        stacks, self._idle = self._idle, {}
-        return [connection for stack in stacks.values() for _, connection in stack]
+        with self._lock:
+            idle, self._idle = self.idle(), {}
+        return idle
+
+    def idle(self) -> list[ConnectionT]:
+        return [connection for stack in self._idle.values() for _, connection in stack]
 
 
 class _Openings:
@@ -383,18 +390,13 @@ class _BlockingConnection:
         self._transport = httpx.HTTPTransport(**arguments)
         self._monotonic = monotonic
         self._until = 0.0
-        self._used = -FRESH_SECONDS
         self.close = self._transport.close
 
     def handle_request(self, message: httpx.Request, until: float) -> httpx.Response:
-        # Tracing costs as much as picking, and a connection used just now is not opened anew.
-        if self._monotonic() - self._used >= FRESH_SECONDS:
-            message.extensions = {**message.extensions, "trace": self._on_trace}
+        # At each request, since httpx opens a connection anew that the server has closed.
+        message.extensions = {**message.extensions, "trace": self._on_trace}
         self._until = until
-        response = self._transport.handle_request(message)
-        closing = response.headers.get("connection", "").lower() == "close"
-        self._used = -FRESH_SECONDS if closing else self._monotonic()
-        return response
+        return self._transport.handle_request(message)
 
     def _on_trace(self, event: str, info: Mapping[str, Any]) -> None:
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
@@ -509,14 +511,19 @@ class BlockingTransport:
             return given.send(message, stream=True, auth=None, follow_redirects=False)
         except httpx.HTTPStatusError as exc:  # a hook of the caller's; the status is an answer
             return exc.response
+        except RuntimeError as exc:  # it is closed, or another loop's
+            raise Unanswered(Fault.LOCAL, str(exc)) from exc
 
     def close(self) -> None:
         for connection in self._stack.drain():
             connection.close()
 
     def after_fork(self) -> None:
-        # After a fork these sockets are the parent's too: closing our copies ends nothing there.
-        self.close()
+        # These sockets are the parent's too: closing our copies ends nothing there. The stack is
+        # left with its lock, which a thread of the parent's may have held.
+        stack, self._stack = self._stack, _Stack(self._monotonic)
+        for idle in stack.idle():
+            idle.close()
 
 
 class AsyncTransport:
@@ -531,9 +538,7 @@ class AsyncTransport:
         self._given = given
         self._openings = _Openings()
         # By event loop: its connections, and the guard that closes them with it.
-        self._loops: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, tuple[_AsyncStack, AsyncIterator[None]]
-        ] = weakref.WeakKeyDictionary()
+        self._loops: dict[asyncio.AbstractEventLoop, tuple[_AsyncStack, AsyncIterator[None]]] = {}
         self._abandoned: list[object] = []
 
     async def exchange(
@@ -599,18 +604,32 @@ class AsyncTransport:
             return await given.send(message, stream=True, auth=None, follow_redirects=False)
         except httpx.HTTPStatusError as exc:  # a hook of the caller's; the status is an answer
             return exc.response
+        except RuntimeError as exc:  # it is closed, or another loop's
+            raise Unanswered(Fault.LOCAL, str(exc)) from exc
 
     async def _stack(self) -> _AsyncStack:
         loop = asyncio.get_running_loop()
         known = self._loops.get(loop)
         if known is not None:
             return known[0]
-        # A loop tells nobody that it ends, but it closes the async generators it has seen.
+        # A loop tells nobody that it ends, but it closes the async generators it has seen. One that
+        # was closed without that is found here, by the next.
+        for ended in [other for other in list(self._loops) if other.is_closed()]:
+            self._loops.pop(ended, None)
         stack: _AsyncStack = _Stack(self._monotonic)
-        guard = _until_loop_ends(stack)
+        guard = self._until_it_ends(loop, stack)
         self._loops[loop] = stack, guard
         await anext(guard)
         return stack
+
+    async def _until_it_ends(
+        self, loop: asyncio.AbstractEventLoop, stack: _AsyncStack
+    ) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            self._loops.pop(loop, None)
+            await _close_all(stack)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop; other loops close theirs when they end."""
@@ -621,17 +640,10 @@ class AsyncTransport:
     def after_fork(self) -> None:
         # The parent's loop is not ours to run, so these are kept from collection, and never used.
         self._abandoned += self._loops.values()
-        self._loops = weakref.WeakKeyDictionary()
+        self._loops = {}
 
 
 _AsyncStack: TypeAlias = _Stack[httpx.AsyncHTTPTransport]
-
-
-async def _until_loop_ends(stack: _AsyncStack) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        await _close_all(stack)
 
 
 async def _close_all(stack: _AsyncStack) -> None:

@@ -34,7 +34,7 @@ class Trip:
     side: Side
     fleet: Fleet
     route: Route
-    lanes: Sequence[Tier[Member]]
+    tiers: Sequence[Tier[Member]]
     owned: Owned
     started: float
     deadline: float

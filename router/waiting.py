@@ -7,6 +7,7 @@ one call may take is the last error let through.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any, Unpack
@@ -23,7 +24,7 @@ from router.errors import (
     TryLaterError,
     WaitTimeoutError,
 )
-from router.operations import Options
+from router.operations import Call, Options
 from router.reporting import POLL_AFTER_SECONDS
 from router.trip import Side
 from router.types import Video
@@ -33,6 +34,8 @@ __all__ = ["wait"]
 FIRST_WAIT = 1.0
 GROWTH = 1.3
 LONGEST_WAIT = 15.0
+LEAST_PAUSE = 0.05
+LEAST_LOOK = 1.0
 
 
 async def wait(
@@ -59,8 +62,16 @@ async def wait(
     pause = FIRST_WAIT
     last: Video | None = None
     while True:
+        left = None if wait_timeout is None else started + wait_timeout - engine.clock.monotonic()
+        error: RouterError | None = None
         try:
-            last = await engine.run(call, side)
+            last = await engine.run(_bounded(call, patience, left), side)
+        except RouterError as caught:
+            error = caught
+            if not _passing(error):
+                raise
+            pause = getattr(error, "retry_after", None) or POLL_AFTER_SECONDS
+        else:
             heard = engine.clock.monotonic()
             await _report(on_progress, last, side)
             if last.done or (last.failed and not raise_on_failure):
@@ -68,15 +79,22 @@ async def wait(
             if last.failed:
                 raise _failure(last)
             pause = _next(pause, last)
-        except RouterError as error:
-            if not _passing(error) or engine.clock.monotonic() - heard >= patience:
-                raise
-            pause = getattr(error, "retry_after", None) or POLL_AFTER_SECONDS
-        left = None if wait_timeout is None else started + wait_timeout - engine.clock.monotonic()
-        if left is not None and left <= 0:
-            raise _timed_out(call.ids[0], last, wait_timeout)
-        # The last look is at the very end of the wait.
-        await side.door.sleep(pause if left is None else min(pause, left))
+        if wait_timeout is not None:
+            left = started + wait_timeout - engine.clock.monotonic()
+            if left <= 0:
+                raise _timed_out(call.ids[0], last, wait_timeout) from error
+            # The last look is at the very end of the wait.
+            pause = min(pause, left)
+        if error is not None and engine.clock.monotonic() - heard >= patience:
+            raise error
+        await side.door.sleep(pause)
+
+
+def _bounded(call: Call[Video], patience: float, left: float | None) -> Call[Video]:
+    """A look that ends with the wait, but for the moment that the last one needs."""
+    if left is None or left >= patience:
+        return call
+    return dataclasses.replace(call, deadline=min(patience, max(left, LEAST_LOOK)))
 
 
 def _check(wait_timeout: object, on_progress: object) -> None:
@@ -91,8 +109,8 @@ def _check(wait_timeout: object, on_progress: object) -> None:
 def _next(pause: float, video: Video) -> float:
     """Seconds to the next look: the provider's word, else a little longer than before."""
     told = video.routing.poll_after if video.routing else None
-    if told is not None and told != POLL_AFTER_SECONDS:
-        return max(told, 0.05)
+    if told is not None:
+        return max(told, LEAST_PAUSE)
     return min(pause * GROWTH, LONGEST_WAIT)
 
 
@@ -128,12 +146,12 @@ def _failure(video: Video) -> JobFailedError:
     )
 
 
-def _timed_out(video_id: str, last: Video | None, seconds: float | None) -> WaitTimeoutError:
+def _timed_out(video_id: str, last: Video | None, seconds: float) -> WaitTimeoutError:
     routing = last.routing if last else None
     status = last.status if last else "unknown"
     known = last.id if last else video_id
     return WaitTimeoutError(
-        f"the job is {status} after {seconds or 0:g} s of waiting; it goes on: wait again for "
+        f"the job is {status} after {seconds:g} s of waiting; it goes on: wait again for "
         f"{known}, do not submit again",
         video_id=known,
         last_status=last.status if last else None,

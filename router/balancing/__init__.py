@@ -14,7 +14,7 @@ from router.types import Operation
 
 __all__ = ["STRATEGIES", "Load", "Strategy", "draw"]
 
-Strategy = Callable[[Sequence[Load], Operation], Sequence[float]]
+Strategy = Callable[[Sequence[Load], Operation, float], Sequence[float]]
 
 STRATEGIES: dict[str, Strategy] = {
     "lowest-latency": lowest_latency,

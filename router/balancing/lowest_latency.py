@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from router.balancing.load import Load
@@ -11,25 +10,33 @@ from router.types import Operation
 __all__ = ["lowest_latency"]
 
 
-def lowest_latency(loads: Sequence[Load], operation: Operation) -> list[float]:
+def lowest_latency(loads: Sequence[Load], operation: Operation, now: float) -> list[float]:
     """(decayed mean + deviation) × (in flight + 1).
 
-    Adding the deviation lets the steadier of two equals win. A deployment without a sample takes
-    the median of the others as its prior, and while it has none counts what is in flight there
-    double: it is tried, and not flooded on a guess.
+    Adding the deviation lets the steadier of two equals win. A deployment without a sample, or
+    whose samples have faded, takes the median of the others as its prior, and while it has none
+    counts what is in flight there double: it is tried, and not flooded on a guess. So one bad
+    answer, once, keeps nobody away for ever.
     """
-    costs = []
-    unknown = []
+    costs: list[float] = []
+    known: list[float] = []
+    unknown: list[int] = []
     for index, load in enumerate(loads):
         latency = load.latency.get(operation)
-        if latency is None:
+        if latency is None or latency.known_until < now:
             unknown.append(index)
             costs.append(0.0)
         else:
+            known.append(latency.cost)
             costs.append(latency.cost * (load.in_flight + 1))
     if unknown:
-        known = [load.latency[operation].cost for load in loads if operation in load.latency]
-        prior = statistics.median(known) if known else 1.0
+        prior = _median(known) if known else 1.0
         for index in unknown:
             costs[index] = prior * (2 * loads[index].in_flight + 1)
     return costs
+
+
+def _median(values: list[float]) -> float:
+    # The statistics module would be imported for this alone, and takes long to be.
+    ordered, middle = sorted(values), len(values) // 2
+    return (ordered[middle] + ordered[~middle]) / 2

@@ -10,6 +10,6 @@ from router.types import Operation
 __all__ = ["weighted_random"]
 
 
-def weighted_random(loads: Sequence[Load], operation: Operation) -> list[float]:
+def weighted_random(loads: Sequence[Load], operation: Operation, now: float) -> list[float]:
     """All alike, so that the draw by weight decides."""
     return [1.0] * len(loads)

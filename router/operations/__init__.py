@@ -2,7 +2,6 @@
 
 from router.operations.call import MOST_COPIES, Call, Options
 from router.operations.describe import (
-    DESCRIBE,
     content,
     create_character,
     delete,
@@ -10,6 +9,7 @@ from router.operations.describe import (
     extension,
     generation,
     get_character,
+    id_in,
     listing,
     remix,
     routing_only,
@@ -18,7 +18,6 @@ from router.operations.describe import (
 from router.operations.upload import Upload, opened
 
 __all__ = [
-    "DESCRIBE",
     "MOST_COPIES",
     "Call",
     "Options",
@@ -30,6 +29,7 @@ __all__ = [
     "extension",
     "generation",
     "get_character",
+    "id_in",
     "listing",
     "opened",
     "remix",

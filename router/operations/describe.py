@@ -7,7 +7,7 @@ They look at values only; what needs the configuration, an id's meaning or a fil
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, NoReturn, Unpack
 
 from router.config import not_yet
@@ -28,7 +28,6 @@ from router.types import (
 )
 
 __all__ = [
-    "DESCRIBE",
     "content",
     "create_character",
     "delete",
@@ -36,6 +35,7 @@ __all__ = [
     "extension",
     "generation",
     "get_character",
+    "id_in",
     "listing",
     "remix",
     "routing_only",
@@ -54,6 +54,12 @@ _REPLACED = {
     "num_retries": "the argument is called `retries`",
     "mock_response": "test against `router.testing.StandIn`",
 }
+
+
+# Another key would make a job that its id does not lead to; another length, another request.
+_OWN_HEADERS = frozenset(
+    {"authorization", "api-key", "host", "content-length", "transfer-encoding", "connection"}
+)
 
 
 def create_character(
@@ -86,7 +92,7 @@ def create_character(
 
 def get_character(character_id: str | Character, **options: Unpack[Options]) -> Call[Character]:
     """Look up a character where it lives."""
-    return Call(operation=Operation.GET_CHARACTER, ids=(_id_of(character_id),), **_checked(options))
+    return Call(operation=Operation.GET_CHARACTER, ids=(id_in(character_id),), **_checked(options))
 
 
 def generation(
@@ -109,13 +115,17 @@ def generation(
     reference = input_reference if isinstance(input_reference, Mapping) else None
     if reference is not None and len({"image_url", "file_id"} & set(reference)) != 1:
         _refuse("input_reference is a file, {'image_url': …} or {'file_id': …}")
+    if not isinstance(size, str | None):
+        _refuse("size is a string such as '1280x720'")
+    if reference is not None and not all(isinstance(value, str) for value in reference.values()):
+        _refuse("input_reference names its url or file id by a string")
     single = isinstance(characters, (str, Character, Mapping))
     if single or not isinstance(characters, Iterable | None):
         _refuse("characters is a list; each one a Character, an id or {'id': …}")
     return Call(
         operation=Operation.GENERATION,
         models=_models(model, target_model_names),
-        ids=tuple(_id_of(character) for character in characters or ()),
+        ids=tuple(id_in(character) for character in characters or ()),
         prompt=_prompt(prompt),
         seconds=_seconds(seconds),
         size=size,
@@ -176,7 +186,7 @@ def remix(*, video_id: str, prompt: str, **options: Unpack[Options]) -> Call[Vid
     """Make a video again with another prompt."""
     return Call(
         operation=Operation.REMIX,
-        ids=(_id_of(video_id),),
+        ids=(id_in(video_id),),
         prompt=_prompt(prompt),
         **_checked(options),
     )
@@ -184,7 +194,7 @@ def remix(*, video_id: str, prompt: str, **options: Unpack[Options]) -> Call[Vid
 
 def status(video_id: str | Video, **options: Unpack[Options]) -> Call[Video]:
     """What has become of a video, asked once. `video_wait` asks until the job ends."""
-    return Call(operation=Operation.STATUS, ids=(_id_of(video_id),), **_checked(options))
+    return Call(operation=Operation.STATUS, ids=(id_in(video_id),), **_checked(options))
 
 
 def content(
@@ -203,7 +213,7 @@ def content(
         _refuse("variant is 'video', 'thumbnail' or 'spritesheet'")
     return Call(
         operation=Operation.CONTENT,
-        ids=(_id_of(video_id),),
+        ids=(id_in(video_id),),
         variant=variant,
         to=to,
         **_checked(options),
@@ -238,7 +248,7 @@ def listing(
 
 def delete(video_id: str | Video, **options: Unpack[Options]) -> Call[VideoDeleted]:
     """Delete a video."""
-    return Call(operation=Operation.DELETE, ids=(_id_of(video_id),), **_checked(options))
+    return Call(operation=Operation.DELETE, ids=(id_in(video_id),), **_checked(options))
 
 
 def routing_only(
@@ -249,6 +259,7 @@ def routing_only(
     video_id: str | None = None,
     character_id: str | None = None,
     characters: Sequence[CharacterRef] | None = None,
+    input_reference: ImageInput | None = None,
     **options: Unpack[Options],
 ) -> Call[Any]:
     """A call for `pick`: only what routing depends on. The caller sends it."""
@@ -260,23 +271,10 @@ def routing_only(
     return Call(
         operation=chosen,
         models=_models(model, target_model_names),
-        ids=tuple(_id_of(one) for one in (*named, *(characters or ()))),
+        ids=tuple(id_in(one) for one in (*named, *(characters or ()))),
+        reference=input_reference if isinstance(input_reference, Mapping) else None,
         **_checked(options),
     )
-
-
-DESCRIBE: dict[Operation, Callable[..., Call[Any]]] = {
-    Operation.CREATE_CHARACTER: create_character,
-    Operation.GET_CHARACTER: get_character,
-    Operation.GENERATION: generation,
-    Operation.EDIT: edit,
-    Operation.EXTENSION: extension,
-    Operation.REMIX: remix,
-    Operation.STATUS: status,
-    Operation.CONTENT: content,
-    Operation.LIST: listing,
-    Operation.DELETE: delete,
-}
 
 
 def _refuse(why: str) -> NoReturn:
@@ -307,19 +305,20 @@ def _seconds(seconds: str | int | None) -> str | None:
         return None
     try:
         length = float(seconds) if not isinstance(seconds, bool) else 0.0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         length = 0.0
     if not 0 < length < float("inf"):
         _refuse(f"seconds is a positive number, not {seconds!r}")
     return str(seconds)
 
 
-def _id_of(named: object) -> str:
+def id_in(named: object) -> str:
+    """The id in what a caller names: an id, an answer, or `{"id": …}`."""
     found = named
     if not isinstance(named, str):
         found = named.get("id") if isinstance(named, Mapping) else getattr(named, "id", named)
     if not isinstance(found, str) or not found:
-        _refuse(f"an id is a string, not {type(found).__name__}")
+        _refuse(f"an id is a string, not {found!r}"[:200])
     return found
 
 
@@ -330,8 +329,8 @@ def _source(
     if (video_id is None) == (video is None):
         _refuse("give either `video_id`, or `video` (a file to upload, or {'id': …})")
     if isinstance(video, (Video, Mapping)):
-        return (_id_of(video),), None
-    return ((), video) if video_id is None else ((_id_of(video_id),), None)
+        return (id_in(video),), None
+    return ((), video) if video_id is None else ((id_in(video_id),), None)
 
 
 def _copies(replicate: int | str) -> int | None:
@@ -370,6 +369,8 @@ def _checked(options: Mapping[str, Any]) -> Options:
         if not isinstance(options.get(name, None) or {}, Mapping):
             _refuse(f"{name} is a mapping")
     for name, value in (options.get("extra_headers") or {}).items():
+        if str(name).lower() in _OWN_HEADERS:
+            _refuse(f"the header {name!r} is not the caller's: it says whose call this is")
         if not _is_header(name, value):
             _refuse(f"the extra header {str(name)[:40]!r} is not one line of printable ASCII")
     return options  # type: ignore[return-value]  # each name was just found in Options

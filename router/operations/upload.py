@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import IO, Any
 
 from router._doors import Door
-from router.errors import BadRequestError
+from router.errors import BadRequestError, RouterError
 from router.messages import FilePart, Source
 from router.types import FileInput
 
@@ -66,7 +66,12 @@ async def opened(
         return
     name, content_type, file = _named(given)
     with contextlib.ExitStack() as stack:
-        source = await _source(file, door, stack, left)
+        try:
+            # A busy pool of threads keeps a file from being opened, too.
+            source = await door.foreign(_source(file, door, stack, left), left())
+        except TimeoutError:
+            left()
+            raise
         if source.size == 0:
             raise BadRequestError(f"the file {_base(name)!r} is empty")
         head = await door.offload(source.read_at, 0, 32)
@@ -79,6 +84,8 @@ def _named(given: Any) -> tuple[str | None, str | None, Any]:
         if not 2 <= len(given) <= 3:
             raise BadRequestError("a file as a tuple is (filename, file) or (…, content_type)")
         name, file, content_type = (*given, None)[:3]
+        if not isinstance(name, str | None):
+            raise BadRequestError("the filename is a string, or None")
         return name or _name_of(file), content_type, file
     return _name_of(given), getattr(given, "content_type", None), given
 
@@ -127,7 +134,7 @@ async def _source(
     if getattr(file, "closed", False):
         raise BadRequestError("the file is closed")
     if _is_plain_file(file):
-        return await door.offload(_from_plain_file, file)
+        return await door.offload(_from_plain_file, file, stack)
     if callable(getattr(file, "read", None)):
         return await _spooled(file, door, stack, left)
     raise BadRequestError(
@@ -156,14 +163,17 @@ def _is_plain_file(file: Any) -> bool:
     # Only a file whose bytes are those behind its descriptor: an open gzip file has one too.
     raw = getattr(file, "raw", file)
     return isinstance(file, (io.BufferedReader, io.BufferedRandom, io.FileIO)) and (
-        type(raw) is io.FileIO and file.seekable()
+        type(raw) is io.FileIO and file.seekable() and file.readable()
     )
 
 
-def _from_plain_file(file: Any) -> Source:
+def _from_plain_file(file: Any, stack: contextlib.ExitStack) -> Source:
     if isinstance(file, io.BufferedRandom):
         file.flush()
-    return _File(file.fileno(), file.tell())
+    # A descriptor of our own: where the caller closes its file, its number is soon another file's.
+    fd = os.dup(file.fileno())
+    stack.callback(os.close, fd)
+    return _File(fd, file.tell())
 
 
 async def _spooled(
@@ -184,11 +194,11 @@ async def _spooled(
 async def _awaited(file: Any, door: Door, left: Callable[[], float]) -> bytes:
     try:
         return _checked(await door.foreign(file.read(_SPOOL_CHUNK), left()))
-    except TimeoutError:
+    except (TimeoutError, RouterError):
         left()
         raise
-    except OSError as exc:
-        raise BadRequestError(f"cannot read the file: {exc.strerror or exc}") from exc
+    except Exception as exc:
+        raise BadRequestError(f"cannot read the file: {exc}") from exc
 
 
 def _copy(file: IO[bytes], spool: Any, left: Callable[[], float]) -> None:
@@ -196,7 +206,9 @@ def _copy(file: IO[bytes], spool: Any, left: Callable[[], float]) -> None:
         while chunk := _checked(file.read(_SPOOL_CHUNK)):
             spool.write(chunk)
             left()
-    except (OSError, ValueError) as exc:
+    except RouterError:
+        raise
+    except Exception as exc:
         raise BadRequestError(f"cannot read the file: {exc}") from exc
 
 

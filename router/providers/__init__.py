@@ -1,6 +1,6 @@
 """The providers: what each can do, and how it is said on its wire.
 
-Adding one is a file with a class of three methods, and a line here. A preset is a line only: the
+Adding one is a file with a class of four methods, and a line here. A preset is a line only: the
 same dialect with another address or header.
 """
 

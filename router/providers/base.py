@@ -1,4 +1,4 @@
-"""What a provider is to the rest: three pure functions between our words and its wire."""
+"""What a provider is to the rest: pure functions between our words and its wire."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import ValidationError
 
 from router.config import Deployment
+from router.ids import is_usable
 from router.messages import ErrorBody, InvalidBody, Reply, Request
 from router.operations import Call, Upload
 from router.types import Answer, Operation
@@ -62,7 +63,10 @@ class Provider(Protocol):
 def read_answer(model: type[AnswerT], data: Mapping[str, Any]) -> AnswerT:
     """`data` as an answer; raises `InvalidBody` where it lacks what makes it one."""
     try:
-        return model.tolerant(data)
+        answer = model.tolerant(data)
     except ValidationError as exc:
         fields = ", ".join(sorted({str(e["loc"][0]) for e in exc.errors() if e["loc"]}))
         raise InvalidBody(f"the answer lacks a usable {fields or 'body'}") from exc
+    if not is_usable(str(getattr(answer, "id", "-"))):
+        raise InvalidBody("the answer's id is none that could be asked for again")
+    return answer

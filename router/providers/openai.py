@@ -70,7 +70,7 @@ class OpenAIDialect:
             data = json.loads(reply.body)
         except (ValueError, RecursionError):
             return ErrorBody(reply.body.decode("utf-8", "replace").strip())
-        error = data.get("error", data) if isinstance(data, dict) else data
+        error = (data.get("error") or data) if isinstance(data, dict) else data
         if not isinstance(error, dict):
             return ErrorBody(str(error))
         message = error.get("message") or error.get("detail") or ""

@@ -238,7 +238,7 @@ def test_a_strategy_gives_one_finite_score_each(strategy: Strategy) -> None:
         candidate("d", in_flight=7).load,
     ]
     for size in range(1, 5):
-        scores = strategy(loads[:size], GENERATION)
+        scores = strategy(loads[:size], GENERATION, 0.0)
         assert len(scores) == size
         assert all(0 <= score < float("inf") for score in scores)
 
@@ -269,7 +269,7 @@ def test_the_score_is_mean_and_deviation_times_those_who_wait() -> None:
         load.add(GENERATION, epoch_of(NOW), sample(seconds, NOW))
     load.in_flight = 4
     # Of 1 and 3, weighed alike: mean 2, deviation 1; four in flight, and the one to come.
-    assert LOWEST_LATENCY([load], GENERATION) == pytest.approx([(2.0 + 1.0) * 5])
+    assert LOWEST_LATENCY([load], GENERATION, 0.0) == pytest.approx([(2.0 + 1.0) * 5])
 
 
 def test_old_samples_fade() -> None:
@@ -293,13 +293,16 @@ def test_operations_have_latencies_of_their_own() -> None:
     one.load.add(Operation.STATUS, epoch_of(NOW), sample(9.0, NOW))
     other.load.add(Operation.STATUS, epoch_of(NOW), sample(1.0, NOW))
     loads = [one.load, other.load]
-    assert LOWEST_LATENCY(loads, GENERATION)[0] < LOWEST_LATENCY(loads, GENERATION)[1]
-    assert LOWEST_LATENCY(loads, Operation.STATUS)[0] > LOWEST_LATENCY(loads, Operation.STATUS)[1]
+    assert LOWEST_LATENCY(loads, GENERATION, 0.0)[0] < LOWEST_LATENCY(loads, GENERATION, 0.0)[1]
+    assert (
+        LOWEST_LATENCY(loads, Operation.STATUS, 0.0)[0]
+        > LOWEST_LATENCY(loads, Operation.STATUS, 0.0)[1]
+    )
 
 
 def test_an_unknown_one_takes_the_median_of_the_known() -> None:
     members = [candidate(f"d{n}", mean=float(n)) for n in (1, 3, 9)] + [candidate("new")]
-    scores = LOWEST_LATENCY([one.load for one in members], GENERATION)
+    scores = LOWEST_LATENCY([one.load for one in members], GENERATION, 0.0)
     assert scores[-1] == scores[1]
 
 
