@@ -13,7 +13,6 @@ from router.cli import look
 from router.testing import StandIn
 from router.testing.faults import KINDS
 from router.testing.server import serve
-from router.testing.stand_in import DEFAULT_ACCOUNTS
 
 __all__ = ["stand_in"]
 
@@ -25,6 +24,10 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str,),
 }
+
+
+# Those of deployments.yaml as it stands, so that the two work together without a word.
+SAMPLE_ACCOUNTS = {"sk-east": "east", "sk-west": "west"}
 
 
 def stand_in(
@@ -104,7 +107,7 @@ def _accounts(written: Sequence[str]) -> dict[str, str]:
             raise typer.BadParameter(f"'{text}' is not KEY=NAME", param_hint="--account")
         if accounts.setdefault(key, name) != name:
             raise typer.BadParameter(f"{key} has two accounts", param_hint="--account")
-    return accounts or dict(DEFAULT_ACCOUNTS)
+    return accounts or dict(SAMPLE_ACCOUNTS)
 
 
 def _fault(text: str, accounts: Mapping[str, str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from router.testing.provider import OPERATIONS, Provider, SeenRequest
 from router.testing.studio import AcceptedSubmit, Clock, JobSeconds, Limits, Studio
 from router.testing.transport import Transport
 
-__all__ = ["DEFAULT_ACCOUNTS", "StandIn"]
+__all__ = ["StandIn"]
 
 DEFAULT_ACCOUNTS = {"sk-stand-in": "default"}
 
