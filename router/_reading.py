@@ -5,7 +5,6 @@ Every message about a configuration is made here, so that here one can see that 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -93,6 +92,8 @@ class Reading:
 
     def unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
         names = list(known)
+        import difflib  # for a misspelt file only, and a millisecond of every import else
+
         near = difflib.get_close_matches(name, names, 1)
         hint = f" (did you mean `{near[0]}`?)" if near else ""
         return f"unknown {kind} `{self.shown(name)}`{hint}; {allowed(names)}"

@@ -271,7 +271,11 @@ class Engine:
             return self._happened(trip, member, None, fault=exc.fault, sent=sent), None, exc
         except InvalidBody as exc:
             return self._happened(trip, member, reply, invalid=str(exc)), None, exc
-        return self._happened(trip, member, reply), answer, None
+        # Success asks nothing of the table but that it was one.
+        happened = Exchange(
+            trip.operation, status=reply.status, headers=reply.headers, at=self.now()
+        )
+        return happened, answer, None
 
     async def _send(self, trip: Trip, bound: Bound, request: Request) -> Reply:
         settings = trip.fleet.config.settings

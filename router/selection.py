@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from router.config import Deployment
@@ -78,20 +78,22 @@ class Obstacle:
 CandidateT = TypeVar("CandidateT", bound=Candidate)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Tier(Generic[CandidateT]):
-    """Candidates of one `order`, with what a draw needs."""
+    """Candidates of one `order`, with what a draw needs, laid out once."""
 
     candidates: tuple[CandidateT, ...]
-    cumulative: tuple[float, ...] = field(repr=False)
+    loads: tuple[Any, ...]
+    weights: tuple[float, ...]
+    cumulative: tuple[float, ...]
 
     @classmethod
     def of(cls, candidates: Iterable[CandidateT]) -> Tier[CandidateT]:
         members = tuple(candidates)
-        weights = [c.deployment.weight for c in members]
-        return cls(
-            members, tuple(itertools.accumulate(weights if any(weights) else [1.0] * len(members)))
-        )
+        weights = tuple(c.deployment.weight for c in members)
+        shares = weights if any(weights) else (1.0,) * len(members)
+        loads = tuple(c.load for c in members)
+        return cls(members, loads, weights, tuple(itertools.accumulate(shares)))
 
 
 def obstacle(candidate: Candidate, route: Route) -> Obstacle | None:
@@ -137,14 +139,11 @@ def choose(
 ) -> CandidateT | None:
     """The candidate that serves next; `None` when each is out of rotation or was tried."""
     for tier in tiers:
-        standing, weighed = _standing(tier, route, now, rng, tried)
-        if not standing:
-            continue
-        if len(standing) == 1:
-            return standing[0]
-        scored = scores([c.load for c in standing], route.operation, now)
-        weights = [1.0 if weighed else c.deployment.weight for c in standing]
-        return standing[draw(scored, weights, rng)]
+        members, loads, weights = _standing(tier, route, now, rng, tried)
+        if len(members) == 1:
+            return members[0]
+        if members:
+            return members[draw(scores(loads, route.operation, now), weights, rng)]
     return None
 
 
@@ -154,15 +153,19 @@ def _standing(
     now: float,
     rng: random.Random,
     tried: Collection[CandidateT],
-) -> tuple[list[CandidateT], bool]:
-    """Who is in rotation, and whether weights have had their say, in the sampling."""
+) -> tuple[Sequence[CandidateT], Sequence[Any], Sequence[float]]:
+    """Who is in rotation, with their loads, and the weights that are still to have their say."""
     members = tier.candidates
     if len(members) > SCORED_AT_MOST:
         sampled = rng.choices(members, cum_weights=tier.cumulative, k=SAMPLE)
         standing = _in_rotation(sampled, route, now, tried)
         if standing:
-            return standing, True
-    return _in_rotation(members, route, now, tried), False
+            # The sample was drawn by weight, which counts once.
+            return standing, [c.load for c in standing], [1.0] * len(standing)
+    standing = _in_rotation(members, route, now, tried)
+    if len(standing) == len(members):
+        return members, tier.loads, tier.weights
+    return standing, [c.load for c in standing], [c.deployment.weight for c in standing]
 
 
 def _in_rotation(

@@ -390,11 +390,13 @@ class _BlockingConnection:
         self._transport = httpx.HTTPTransport(**arguments)
         self._monotonic = monotonic
         self._until = 0.0
+        self._stream: Any = None
         self.close = self._transport.close
 
     def handle_request(self, message: httpx.Request, until: float) -> httpx.Response:
-        # At each request, since httpx opens a connection anew that the server has closed.
-        message.extensions = {**message.extensions, "trace": self._on_trace}
+        # httpx opens a connection anew that the server has closed, which is one that can be read.
+        if self._stream is None or self._stream.get_extra_info("is_readable"):
+            message.extensions = {**message.extensions, "trace": self._on_trace}
         self._until = until
         return self._transport.handle_request(message)
 
@@ -413,6 +415,7 @@ class _BlockingConnection:
             return data
 
         stream.read = read_until
+        self._stream = stream
 
 
 class _Arriving:

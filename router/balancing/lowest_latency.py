@@ -19,21 +19,25 @@ def lowest_latency(loads: Sequence[Load], operation: Operation, now: float) -> l
     answer, once, keeps nobody away for ever.
     """
     costs: list[float] = []
-    known: list[float] = []
     unknown: list[int] = []
-    for index, load in enumerate(loads):
+    for load in loads:
         latency = load.latency.get(operation)
         if latency is None or latency.known_until < now:
-            unknown.append(index)
+            unknown.append(len(costs))
             costs.append(0.0)
         else:
-            known.append(latency.cost)
             costs.append(latency.cost * (load.in_flight + 1))
     if unknown:
+        known = [load.latency[operation].cost for load in loads if _is_known(load, operation, now)]
         prior = _median(known) if known else 1.0
         for index in unknown:
             costs[index] = prior * (2 * loads[index].in_flight + 1)
     return costs
+
+
+def _is_known(load: Load, operation: Operation, now: float) -> bool:
+    latency = load.latency.get(operation)
+    return latency is not None and latency.known_until >= now
 
 
 def _median(values: list[float]) -> float:
