@@ -20,13 +20,13 @@ from router.engine import Engine
 from router.errors import (
     BadRequestError,
     InvalidResponseError,
-    JobFailedError,
     NotFoundError,
     RouterError,
     VideoExpiredError,
     VideoNotReadyError,
 )
 from router.operations import Call
+from router.reporting import job_failed
 from router.transport import Sink, SinkFailed
 from router.trip import Side
 from router.types import Content, Operation, Routing, Video
@@ -72,10 +72,7 @@ async def _meaning(
     if video.done or video.status == "expired":
         return VideoExpiredError("the video was made, and is no longer kept", **facts)
     if video.failed:
-        code = video.error.code if video.error else None
-        said = video.error.message if video.error else None
-        facts["code"] = code
-        return JobFailedError(said or f"the job is {video.status}", video_id=video.id, **facts)
+        return job_failed(video, **facts)
     wait = video.routing.poll_after if video.routing else None
     return VideoNotReadyError(f"the job is {video.status}", retry_after=wait or 5.0, **facts)
 

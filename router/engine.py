@@ -30,7 +30,7 @@ from router.learning import Learning
 from router.messages import NOTHING_SAID, ErrorBody, InvalidBody, Reply, Request
 from router.observations import Cause, Ejection
 from router.operations import Call, Upload, opened
-from router.outcomes import Exchange, Fault, Health, Outcome, judge
+from router.outcomes import Effect, Exchange, Fault, Outcome, judge
 from router.ownership import Owned, owned_by, route_of
 from router.providers import Bound
 from router.reporting import (
@@ -397,7 +397,7 @@ class Engine:
     def left_by_caller(self, trip: Trip, member: Member, seconds: float, *, reached: bool) -> None:
         """The caller was cancelled: the exchange would have taken at least so long."""
         accepted: Accepted = "maybe" if reached else "no"
-        outcome = Outcome("cancelled", Health.AT_LEAST, accepted)
+        outcome = Outcome("cancelled", Effect.AT_LEAST, accepted)
         self.learning.learn(trip.fleet, member, trip.operation, outcome, seconds)
         now = self.now()
         self.learning.tell(lambda: attempted(trip, member, outcome, None, seconds, now))

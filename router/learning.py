@@ -18,8 +18,8 @@ from router.events import Ejected, Event, JobFinished, OnEvent
 from router.fleet import Fleet, Member
 from router.ids import Copy
 from router.observations import Batch, Cause, Ejection, epoch_of, sample
-from router.outcomes import Eject, Health, Outcome, is_callers_fault
-from router.state import Exchange
+from router.outcomes import Effect, Eject, Outcome, is_callers_fault
+from router.state import Sharing
 from router.types import Operation, Video
 
 __all__ = ["Learning"]
@@ -52,7 +52,7 @@ class Learning:
         self._submitted: OrderedDict[Copy, str] = OrderedDict()
         self._ended: OrderedDict[Copy, None] = OrderedDict()
         # Set where there are others to share with.
-        self.exchange: Exchange | None = None
+        self.sharing: Sharing | None = None
 
     # Exchanges ----------------------------------------------------------------------------------
 
@@ -85,16 +85,16 @@ class Learning:
         now = self._now()
         ejected: list[tuple[Member, Ejection]] = []
         with self._lock:
-            if outcome.health is Health.SUCCESS:
+            if outcome.effect is Effect.SUCCESS:
                 member.health.succeeded(operation)
                 self._worked.add((member.deployment.account, operation))
                 self._latency(member, operation, seconds, now)
-            elif outcome.health is Health.FAILURE:
+            elif outcome.effect is Effect.FAILURE:
                 self._latency(member, operation, self._penalised(member, operation, seconds), now)
                 ejection = member.health.failed(operation, now, self._rng, unreachable=unreachable)
                 if ejection is not None:
                     ejected.append((member, ejection))
-            elif outcome.health is Health.AT_LEAST:
+            elif outcome.effect is Effect.AT_LEAST:
                 # A censored sample: it says something only where it is longer than usual.
                 known = member.load.latency.get(operation)
                 if known is not None and seconds > known.mean:
@@ -107,8 +107,8 @@ class Learning:
     def _latency(self, member: Member, operation: Operation, seconds: float, now: float) -> None:
         epoch, sums = epoch_of(now), sample(seconds, now)
         member.load.add(operation, epoch, sums)
-        if self.exchange is not None:
-            self.exchange.tell_latency(member.deployment.id, operation, epoch, sums)
+        if self.sharing is not None:
+            self.sharing.tell_latency(member.deployment.id, operation, epoch, sums)
 
     @staticmethod
     def _penalised(member: Member, operation: Operation, seconds: float) -> float:
@@ -204,8 +204,8 @@ class Learning:
 
     def _announce(self, ejected: list[tuple[Member, Ejection]], now: float) -> None:
         for member, ejection in ejected:
-            if self.exchange is not None:
-                self.exchange.tell_ejection(member.deployment.id, ejection)
+            if self.sharing is not None:
+                self.sharing.tell_ejection(member.deployment.id, ejection)
             self.tell(functools.partial(_ejected, member, ejection, now))
         if ejected:
             # One line for one change, also where it takes out a whole account.
@@ -223,8 +223,8 @@ class Learning:
     def after_fork(self) -> None:
         """In a child process: nothing of the parent's is under way here, and no lock is held."""
         self._lock = threading.Lock()
-        if self.exchange is not None:
-            self.exchange.after_fork()
+        if self.sharing is not None:
+            self.sharing.after_fork()
 
 
 def _ejected(member: Member, ejection: Ejection, now: float) -> Ejected:

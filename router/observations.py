@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -155,6 +154,3 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(self.latency or self.ejections)
-
-
-NewsByWorker: TypeAlias = Mapping[str, Batch]

@@ -28,10 +28,10 @@ from router.observations import BOTH, READS, SUBMITS, Cause, Scope
 from router.types import Operation
 
 __all__ = [
+    "Effect",
     "Eject",
     "Exchange",
     "Fault",
-    "Health",
     "Outcome",
     "is_callers_fault",
     "judge",
@@ -56,7 +56,7 @@ class Fault(enum.Enum):
     ENDLESS = "an answer without end"
 
 
-class Health(enum.Enum):
+class Effect(enum.Enum):
     """What an outcome says of the deployment that it came from."""
 
     SUCCESS = "success"
@@ -105,7 +105,7 @@ class Outcome:
     """One row of the table. `error` is `None` only for success; `again` allows another attempt."""
 
     result: str
-    health: Health = Health.NOTHING
+    effect: Effect = Effect.NOTHING
     accepted: Accepted = "no"
     again: bool = False
     error: type[RouterError] | None = None
@@ -147,7 +147,7 @@ _ERRORS: dict[int, type[RouterError]] = {
 }
 
 
-_SUCCESS = Outcome("success", Health.SUCCESS, accepted="yes")
+_SUCCESS = Outcome("success", Effect.SUCCESS, accepted="yes")
 
 
 def judge(exchange: Exchange) -> Outcome:
@@ -165,7 +165,7 @@ def _row(exchange: Exchange) -> Outcome:
     if status < 300:
         return _success(exchange) if status >= 200 else _no_answer(exchange)
     if status < 400:
-        return Outcome("redirected", Health.FAILURE, again=True, error=errors.InvalidResponseError)
+        return Outcome("redirected", Effect.FAILURE, again=True, error=errors.InvalidResponseError)
     retry_after = _retry_after(exchange.headers, exchange.at)
     if status == 429 and not _is_billing(exchange.body):
         return _throttled(exchange, retry_after)
@@ -195,15 +195,15 @@ def _success(exchange: Exchange) -> Outcome:
 def _no_answer(exchange: Exchange) -> Outcome:
     if exchange.operation.is_submit:
         return _ambiguous("invalid answer")
-    return Outcome("invalid answer", Health.FAILURE, again=True, error=errors.InvalidResponseError)
+    return Outcome("invalid answer", Effect.FAILURE, again=True, error=errors.InvalidResponseError)
 
 
 def _unanswered(exchange: Exchange, fault: Fault) -> Outcome:
     out_of_time = fault is Fault.TIMEOUT and exchange.deadline_passed
     if exchange.operation.is_submit and exchange.sent_whole:
-        return _ambiguous(fault.value, Health.AT_LEAST if out_of_time else Health.FAILURE)
+        return _ambiguous(fault.value, Effect.AT_LEAST if out_of_time else Effect.FAILURE)
     if out_of_time:
-        return Outcome("deadline passed", Health.AT_LEAST, error=errors.DeadlineExceededError)
+        return Outcome("deadline passed", Effect.AT_LEAST, error=errors.DeadlineExceededError)
     if fault is Fault.POOL and not exchange.sent_whole:
         return Outcome(fault.value, error=errors.CapacityError, retry_after=1.0)
     if fault is Fault.LOCAL and not exchange.sent_whole:
@@ -212,11 +212,11 @@ def _unanswered(exchange: Exchange, fault: Fault) -> Outcome:
     if exchange.sent_whole and fault is not Fault.CONNECT:
         late = fault is Fault.TIMEOUT
         error = errors.AttemptTimeoutError if late else errors.InvalidResponseError
-    return Outcome(fault.value, Health.FAILURE, again=True, error=error)
+    return Outcome(fault.value, Effect.FAILURE, again=True, error=error)
 
 
-def _ambiguous(result: str, health: Health = Health.FAILURE) -> Outcome:
-    return Outcome(result, health, accepted="maybe", error=errors.AmbiguousSubmitError)
+def _ambiguous(result: str, effect: Effect = Effect.FAILURE) -> Outcome:
+    return Outcome(result, effect, accepted="maybe", error=errors.AmbiguousSubmitError)
 
 
 def _throttled(exchange: Exchange, retry_after: float | None) -> Outcome:
@@ -270,7 +270,7 @@ def _missing(exchange: Exchange, status: int) -> Outcome:
 def _server_error(exchange: Exchange) -> Outcome:
     if exchange.operation.is_submit and not exchange.retry_on_5xx:
         return _ambiguous("server error")
-    return Outcome("server error", Health.FAILURE, again=True, error=errors.InternalServerError)
+    return Outcome("server error", Effect.FAILURE, again=True, error=errors.InternalServerError)
 
 
 def _callers_error(exchange: Exchange, status: int) -> Outcome:

@@ -24,6 +24,7 @@ __all__ = [
     "attempted",
     "error_of",
     "id_of",
+    "job_failed",
     "nobody",
     "own",
     "picked",
@@ -128,6 +129,16 @@ def error_of(
 def request_id_of(member: Member, exchange: Exchange) -> str | None:
     written = exchange.headers.get("x-request-id")
     return written and member.deployment.redact(written)[:200]
+
+
+def job_failed(video: Video, **facts: Any) -> RouterError:
+    """The error of a job that ended without a video; it was accepted, whatever became of it."""
+    error = video.error
+    said = (error and error.message) or f"the job is {video.status}"
+    code = error.code if error else None
+    return errors.JobFailedError(
+        said, **{**facts, "video_id": video.id, "code": code, "accepted": "yes"}
+    )
 
 
 def nobody(trip: Trip, ejections: Mapping[str, Ejection], now: float) -> RouterError:

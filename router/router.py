@@ -52,7 +52,7 @@ from router.operations import Call, Options
 from router.picking import Picking
 from router.providers import PROVIDERS
 from router.replicas import create_character
-from router.state import Exchange, Store
+from router.state import Sharing, Store
 from router.transport import AsyncTransport, BlockingTransport
 from router.trip import Side
 from router.types import Clock, Content, Operation, Video
@@ -208,7 +208,7 @@ class Router:
             Fleet(load()), self._learning, clock=self._clock, now=now, rng=self._rng
         )
         if store is not None:
-            self._learning.exchange = Exchange(store, self._absorb)
+            self._learning.sharing = Sharing(store, self._absorb)
         self._sending = BlockingTransport(self._clock.monotonic, http_client)
         self._asending = AsyncTransport(self._clock.monotonic, async_http_client)
         self._blocking = Side(BlockingDoor(self._clock), self._sending)
@@ -344,10 +344,10 @@ class Router:
         """
         self._engine.fleet = Fleet(self._load(), before=self._engine.fleet)
 
-    def exchange(self, now: float | None = None) -> None:
+    def share(self, now: float | None = None) -> None:
         """One turn of sharing with the other routers of `store`; nothing without one."""
-        if self._learning.exchange is not None:
-            self._learning.exchange.step(self._engine.now() if now is None else now)
+        if self._learning.sharing is not None:
+            self._learning.sharing.step(self._engine.now() if now is None else now)
 
     def _absorb(self, news: Batch) -> None:
         self._learning.absorb(self._engine.fleet, news)

@@ -149,7 +149,7 @@ class _Sending(httpx.SyncByteStream, httpx.AsyncByteStream):
             chunk = read()
             left -= len(chunk)
             self._request.sent_whole = self._request.sent_whole or left == 0
-            self._check(chunk)
+            self._check()
             yield chunk
         self._request.sent_whole = True
 
@@ -159,7 +159,7 @@ class _Sending(httpx.SyncByteStream, httpx.AsyncByteStream):
             chunk = read() if isinstance(read, _Ready) else await asyncio.to_thread(read)
             left -= len(chunk)
             self._request.sent_whole = self._request.sent_whole or left == 0
-            self._check(chunk)
+            self._check()
             yield chunk
         self._request.sent_whole = True
 
@@ -172,7 +172,7 @@ class _Sending(httpx.SyncByteStream, httpx.AsyncByteStream):
                 size = min(_CHUNK, segment.size - offset)
                 yield functools.partial(_read_exactly, segment, offset, size)
 
-    def _check(self, chunk: bytes) -> None:
+    def _check(self) -> None:
         if not self._request.sent_whole and self._monotonic() > self._until:
             raise httpx.WriteTimeout("the time for sending ran out")
 

@@ -18,14 +18,13 @@ from router.errors import (
     BadRequestError,
     DeadlineExceededError,
     DeploymentError,
-    JobFailedError,
     RouterError,
     StatusError,
     TryLaterError,
     WaitTimeoutError,
 )
 from router.operations import Call, Options
-from router.reporting import POLL_AFTER_SECONDS
+from router.reporting import POLL_AFTER_SECONDS, job_failed
 from router.trip import Side
 from router.types import Video
 
@@ -131,15 +130,11 @@ async def _report(on_progress: Callable[[Video], Any] | None, video: Video, side
         await side.door.foreign(returned)
 
 
-def _failure(video: Video) -> JobFailedError:
-    error = video.error
+def _failure(video: Video) -> RouterError:
     routing = video.routing
-    return JobFailedError(
-        (error and error.message) or f"the job is {video.status}",
-        video_id=video.id,
-        code=error.code if error else None,
+    return job_failed(
+        video,
         operation="status",
-        accepted="yes",
         deployment=routing.deployment if routing else None,
         account=routing.account if routing else None,
         metadata=routing.metadata if routing else None,

@@ -27,7 +27,7 @@ from router import Router, errors
 from router.errors import RouterError
 from router.messages import ErrorBody, InvalidBody, Reply
 from router.observations import BOTH, READS, SUBMITS
-from router.outcomes import Exchange, Health, judge
+from router.outcomes import Effect, Exchange, judge
 from router.providers.openai import OpenAIDialect
 from router.testing import StandIn
 from router.types import Operation
@@ -44,7 +44,7 @@ class Expected:
     error: type[RouterError] | None
     accepted: str = "no"
     again: bool = False
-    health: Health = Health.NOTHING
+    health: Effect = Effect.NOTHING
     eject: str | None = None
     seconds: float | None = None
     whole_account: bool = False
@@ -113,25 +113,25 @@ def account_out(
 
 def failed(status: int, name: str = "", **facts: Any) -> Row:
     """The provider failed, maybe after it took the job on."""
-    submit = Expected(errors.AmbiguousSubmitError, "maybe", health=Health.FAILURE)
-    read = Expected(errors.InternalServerError, again=True, health=Health.FAILURE)
+    submit = Expected(errors.AmbiguousSubmitError, "maybe", health=Effect.FAILURE)
+    read = Expected(errors.InternalServerError, again=True, health=Effect.FAILURE)
     return Row(name, status, submit, submit, read, **facts)
 
 
 def redirected(status: int) -> Row:
-    cell = Expected(errors.InvalidResponseError, again=True, health=Health.FAILURE)
+    cell = Expected(errors.InvalidResponseError, again=True, health=Effect.FAILURE)
     return Row("redirect", status, cell, cell, cell, headers={"location": "http://elsewhere/v1"})
 
 
 def no_answer(status: int, name: str, body: bytes) -> Row:
     """A success that says nothing usable: a job may be running."""
-    submit = Expected(errors.AmbiguousSubmitError, "maybe", health=Health.FAILURE)
-    read = Expected(errors.InvalidResponseError, again=True, health=Health.FAILURE)
+    submit = Expected(errors.AmbiguousSubmitError, "maybe", health=Effect.FAILURE)
+    read = Expected(errors.InvalidResponseError, again=True, health=Effect.FAILURE)
     return Row(name, status, submit, submit, read, body)
 
 
 def answered(status: int, name: str, body: object) -> Row:
-    cell = Expected(None, "yes", health=Health.SUCCESS)
+    cell = Expected(None, "yes", health=Effect.SUCCESS)
     return Row(name, status, cell, cell, cell, body)
 
 
@@ -334,7 +334,7 @@ def test_the_table_says_what_the_design_says(row: Row, column: str) -> None:
         assert outcome.error is expected.error
         assert outcome.accepted == expected.accepted or column == "read"
         assert outcome.again is expected.again
-        assert outcome.health is expected.health
+        assert outcome.effect is expected.health
         if expected.eject is None:
             assert outcome.eject is None
         else:
@@ -369,14 +369,14 @@ def test_a_provider_that_never_bills_a_5xx_is_asked_again(status: int) -> None:
     assert outcome.again
     assert outcome.error is errors.InternalServerError
     assert outcome.accepted == "no"
-    assert outcome.health is Health.FAILURE
+    assert outcome.effect is Effect.FAILURE
 
 
 def test_a_404_to_a_delete_that_was_sent_before_is_success() -> None:
     outcome = judge(Exchange(Operation.DELETE, status=404, names_id=True, sent_before=True))
 
     assert outcome.error is None
-    assert outcome.health is Health.NOTHING
+    assert outcome.effect is Effect.NOTHING
 
 
 @pytest.mark.parametrize("operation", [o for o in Operation if o is not Operation.DELETE])
@@ -484,14 +484,14 @@ def test_a_provider_that_always_answers_so(
     for _ in range(3):
         with suppress(RouterError):
             make(call, router, column, video)
-    counts = expected.eject is not None or expected.health is Health.FAILURE
+    counts = expected.eject is not None or expected.health is Effect.FAILURE
     assert bool(ejected(router)) is counts
 
 
 def expected_scopes(expected: Expected, column: str, operation: str) -> dict[str, set[str]]:
     if expected.eject is None:
         # Three failures in a row end an owner's read, and they count.
-        worn_out = column == "read" and expected.health is Health.FAILURE
+        worn_out = column == "read" and expected.health is Effect.FAILURE
         return {"east-1": {READS}} if worn_out else {}
     scope = operation if expected.eject == OPERATION else expected.eject
     names = ("east-1", "west-1") if column == "unowned" and expected.again else ("east-1",)

@@ -32,7 +32,7 @@ def workers(
 def exchanged(*routers: Router, turns: int = 2) -> None:
     for _ in range(turns):
         for router in routers:
-            router.exchange()
+            router.share()
 
 
 def latency(router: Router, name: str) -> dict[str, float]:
@@ -79,7 +79,7 @@ def test_three_workers_agree(
     for _ in range(60):
         took(rng.choice(routers), clock, rng.choice(["east", "west"]), rng.uniform(0.1, 3))
         if rng.random() < 0.2:
-            rng.choice(routers).exchange()
+            rng.choice(routers).share()
     exchanged(*routers)
     for name in ("east-1", "west-1"):
         views = [latency(router, name) for router in routers]
@@ -147,7 +147,7 @@ def test_an_ejection_only_ever_extends(
 
 
 def test_a_router_without_a_store_exchanges_nothing(provider: StandIn) -> None:
-    serving(provider, deployment("east-1")).exchange()
+    serving(provider, deployment("east-1")).share()
 
 
 def test_news_of_deployments_nobody_has_here_are_no_harm(
@@ -186,7 +186,7 @@ def test_a_batch_that_arrives_twice_counts_once(
     took(one, clock, "east", 2.0)
     for _ in range(2):
         with pytest.raises(ConnectionError):
-            one.exchange()
+            one.share()
         took(one, clock, "east", 2.0)  # what comes meanwhile waits for its own turn
     exchanged(one, other, turns=3)
     assert latency(other, "east-1")["count"] == 3

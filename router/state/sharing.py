@@ -10,7 +10,7 @@ from typing import Protocol
 from router.observations import Batch, Ejection, Sums
 from router.types import Operation
 
-__all__ = ["Exchange", "Store"]
+__all__ = ["Sharing", "Store"]
 
 
 class Store(Protocol):
@@ -23,7 +23,7 @@ class Store(Protocol):
         """
 
 
-class Exchange:
+class Sharing:
     """A worker's identity, its outbox, and its turns. Safe under threads."""
 
     def __init__(self, store: Store, absorb: Callable[[Batch], None]) -> None:
