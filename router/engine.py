@@ -227,10 +227,9 @@ class Engine:
 
     def _ejections(self, trip: Trip) -> dict[str, Ejection]:
         now = self.now()
-        members = [m for tier in trip.tiers for m in tier.candidates]
         found = {
             m.deployment.id: m.health.ejection(trip.operation, now, trip.route.ignoring)
-            for m in members
+            for m in trip.fleet.candidates(trip.route)
         }
         return {name: ejection for name, ejection in found.items() if ejection is not None}
 

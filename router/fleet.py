@@ -47,7 +47,7 @@ class Fleet:
         }
         self.codec = _codec(config)
         self.strategy = STRATEGIES[config.settings.strategy]
-        self.groups = tuple(dict.fromkeys(n for d in config.deployments for n in d.model_names))
+        self.groups = tuple(config.groups)
         self.accounts = tuple(dict.fromkeys(d.account for d in config.deployments))
         self._tiers: dict[Route, tuple[Tier[Member], ...]] = {}
 
@@ -62,6 +62,10 @@ class Fleet:
                 self._tiers.clear()
             self._tiers[route] = found
         return found
+
+    def candidates(self, route: Route) -> list[Member]:
+        """The candidates of a route, whatever their tier."""
+        return [member for tier in self.tiers(route) for member in tier.candidates]
 
     def of_account(self, account: str) -> list[Member]:
         return [m for m in self.members.values() if m.deployment.account == account]

@@ -26,13 +26,13 @@ async def list_videos(engine: Engine, call: Call[VideoPage], side: Side) -> Vide
     Raises the last error when no account answered.
     """
     trip = engine.trip(call, side)
-    candidates = [m for tier in trip.fleet.tiers(trip.route) for m in tier.candidates]
+    candidates = trip.fleet.candidates(trip.route)
     ended = {a for a, position in trip.owned.natives.items() if not position}
     accounts = sorted({m.deployment.account for m in candidates} - ended)
     results = await side.door.together([_page(engine, call, side, a) for a in accounts])
-    answered = zip(accounts, results, strict=True)
-    pages = {a: r for a, r in answered if isinstance(r, VideoPage)}
-    failed = {a: r for a, r in zip(accounts, results, strict=True) if isinstance(r, RouterError)}
+    answered = dict(zip(accounts, results, strict=True))
+    pages = {a: r for a, r in answered.items() if isinstance(r, VideoPage)}
+    failed = {a: r for a, r in answered.items() if isinstance(r, RouterError)}
     if failed and not pages:
         raise list(failed.values())[-1]
     page = _merged(engine, call, pages, trip.owned.natives)

@@ -139,8 +139,7 @@ def _from_litellm(kind: Kind, model_id: str, native: str, wanted: Kind, fleet: F
 def _only_account(call: Call[Any], fleet: Fleet, what: str) -> str:
     names = fleet.names_for(call.models, owned=True)
     route = Route(call.operation, names, call.custom_llm_provider, follow_up=True)
-    members = [m for tier in fleet.tiers(route) for m in tier.candidates]
-    accounts = sorted({m.deployment.account for m in members})
+    accounts = sorted({m.deployment.account for m in fleet.candidates(route)})
     if len(accounts) != 1:
         raise InvalidIdError(
             f"{what} may live in any of {', '.join(accounts)}: name the owner with `account=`, "

@@ -236,12 +236,34 @@ def _outgoing(request: Request, patience: Patience, monotonic: Monotonic) -> htt
 
 @dataclass(slots=True)
 class _Heard:
-    """How much of an answer has come so far."""
+    """How much of an answer to `request` has come so far; a download goes to `sink`."""
 
+    request: Request
+    sink: Sink | None
     status: int | None = None
     whole: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
+
+    async def take_in(self, response: httpx.Response, chunks: AsyncIterable[bytes]) -> None:
+        """Take the answer in, its body into memory or into the sink; bounded whatever is sent."""
+        self.headers = _headers(response)
+        self.status = response.status_code
+        if self.status == 200 and self.request.download and self.sink is not None:
+            await _into(self.sink.begin(self.headers))
+            async for chunk in chunks:
+                await _into(self.sink.write(chunk))
+        else:
+            await self._keep(chunks)
+        self.whole = True
+
+    async def _keep(self, chunks: AsyncIterable[bytes]) -> None:
+        successful = 200 <= (self.status or 0) < 300
+        largest = LARGEST_JSON if successful else LARGEST_ERROR
+        async for chunk in chunks:
+            self.body += chunk
+            if len(self.body) > largest:
+                raise Unanswered(Fault.ENDLESS, f"the body has no end after {largest >> 10} KiB")
 
     def reply(self) -> Reply:
         return Reply(self.status or 0, self.headers, bytes(self.body))
@@ -272,31 +294,6 @@ def _headers(response: httpx.Response) -> dict[str, str]:
 def _is_raw(response: httpx.Response) -> bool:
     """Whether the stream itself is the body: not encoded (we ask for none), nor read by a hook."""
     return not response.is_stream_consumed and "content-encoding" not in response.headers
-
-
-async def _receive(
-    heard: _Heard,
-    response: httpx.Response,
-    chunks: AsyncIterable[bytes],
-    request: Request,
-    sink: Sink | None,
-) -> None:
-    """Take the answer in, its body into memory or into the sink; bounded whatever is sent."""
-    heard.headers = _headers(response)
-    heard.status = response.status_code
-    successful = 200 <= heard.status < 300
-    if heard.status == 200 and request.download and sink is not None:
-        await _into(sink.begin(heard.headers))
-        async for chunk in chunks:
-            await _into(sink.write(chunk))
-        heard.whole = True
-        return
-    largest = LARGEST_JSON if successful else LARGEST_ERROR
-    async for chunk in chunks:
-        heard.body += chunk
-        if len(heard.body) > largest:
-            raise Unanswered(Fault.ENDLESS, f"the body has no end after {largest >> 10} KiB")
-    heard.whole = True
 
 
 async def _into(doing: Awaitable[None]) -> None:
@@ -451,14 +448,14 @@ class BlockingTransport:
     async def exchange(
         self, request: Request, patience: Patience, sink: Sink | None, *, fresh: bool
     ) -> Reply:
-        heard, until = _Heard(), self._monotonic() + patience.whole
+        heard, until = _Heard(request, sink), self._monotonic() + patience.whole
         try:
             message = _outgoing(request, patience, self._monotonic)
             if self._given is not None:
                 response = self._by_given(self._given, message)
-                await self._take_in(heard, response, request, sink, until)
+                await self._take_in(heard, response, until)
             else:
-                await self._by_own(heard, message, request, sink, until, fresh=fresh)
+                await self._by_own(heard, message, until, fresh=fresh)
         except SinkFailed:
             raise
         except Exception as exc:  # noqa: BLE001  (mapped, whatever it is)
@@ -469,19 +466,17 @@ class BlockingTransport:
         self,
         heard: _Heard,
         message: httpx.Request,
-        request: Request,
-        sink: Sink | None,
         until: float,
         *,
         fresh: bool,
     ) -> None:
-        origin = _origin(request.url)
+        origin = _origin(heard.request.url)
         connection = self._stack.take(origin, FRESH_SECONDS if fresh else KEEP_SECONDS)
         if connection is None:
             connection = _BlockingConnection(self._openings.arguments(origin), self._monotonic)
         try:
             response = connection.handle_request(message, until)
-            await self._take_in(heard, response, request, sink, until)
+            await self._take_in(heard, response, until)
         except BaseException:
             connection.close()
             raise
@@ -492,15 +487,13 @@ class BlockingTransport:
         self,
         heard: _Heard,
         response: httpx.Response,
-        request: Request,
-        sink: Sink | None,
         until: float,
     ) -> None:
         stream = response.stream if _is_raw(response) else response.iter_bytes()
         assert isinstance(stream, Iterable)
         try:
             chunks = _Arriving(stream, self._monotonic, until)
-            await _receive(heard, response, chunks, request, sink)
+            await heard.take_in(response, chunks)
         finally:
             response.close()
 
@@ -547,15 +540,15 @@ class AsyncTransport:
     async def exchange(
         self, request: Request, patience: Patience, sink: Sink | None, *, fresh: bool
     ) -> Reply:
-        heard = _Heard()
+        heard = _Heard(request, sink)
         try:
             message = _outgoing(request, patience, self._monotonic)
             async with asyncio.timeout(patience.whole):
                 if self._given is not None:
                     response = await self._by_given(self._given, message)
-                    await self._take_in(heard, response, request, sink)
+                    await self._take_in(heard, response)
                 else:
-                    await self._by_own(heard, message, request, sink, fresh=fresh)
+                    await self._by_own(heard, message, fresh=fresh)
         except SinkFailed:
             raise
         except Exception as exc:  # noqa: BLE001  (mapped, whatever it is)
@@ -566,12 +559,10 @@ class AsyncTransport:
         self,
         heard: _Heard,
         message: httpx.Request,
-        request: Request,
-        sink: Sink | None,
         *,
         fresh: bool,
     ) -> None:
-        origin = _origin(request.url)
+        origin = _origin(heard.request.url)
         stack = await self._stack()
         connection = stack.take(origin, FRESH_SECONDS if fresh else KEEP_SECONDS)
         if connection is None:
@@ -579,7 +570,7 @@ class AsyncTransport:
             connection = httpx.AsyncHTTPTransport(**arguments)
         try:
             response = await connection.handle_async_request(message)
-            await self._take_in(heard, response, request, sink)
+            await self._take_in(heard, response)
         except BaseException:
             await connection.aclose()
             raise
@@ -587,13 +578,11 @@ class AsyncTransport:
             await surplus.aclose()
 
     @staticmethod
-    async def _take_in(
-        heard: _Heard, response: httpx.Response, request: Request, sink: Sink | None
-    ) -> None:
+    async def _take_in(heard: _Heard, response: httpx.Response) -> None:
         stream = response.stream if _is_raw(response) else response.aiter_bytes()
         assert isinstance(stream, AsyncIterable)
         try:
-            await _receive(heard, response, stream, request, sink)
+            await heard.take_in(response, stream)
         finally:
             await response.aclose()
 

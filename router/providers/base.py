@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -14,7 +15,7 @@ from router.messages import ErrorBody, InvalidBody, Reply, Request
 from router.operations import Call, Upload
 from router.types import Answer, Operation
 
-__all__ = ["Bound", "Provider", "read_answer"]
+__all__ = ["Bound", "Provider", "read_answer", "read_error"]
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
 
@@ -58,6 +59,14 @@ class Provider(Protocol):
 
     def error(self, reply: Reply) -> ErrorBody:
         """What any other status says."""
+
+
+def read_error(reply: Reply) -> Any:
+    """The JSON of an error's body, or its text where it is none."""
+    try:
+        return json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return reply.body.decode("utf-8", "replace").strip()
 
 
 def read_answer(model: type[AnswerT], data: Mapping[str, Any]) -> AnswerT:

@@ -10,7 +10,6 @@ servers allow other values, and it is theirs to refuse.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +25,7 @@ from router.messages import (
     json_object,
     multipart_body,
 )
-from router.providers.base import Bound, read_answer
+from router.providers.base import Bound, read_answer, read_error
 from router.types import Answer, Character, Operation, Video, VideoDeleted, VideoPage
 
 __all__ = ["OpenAIDialect"]
@@ -66,10 +65,7 @@ class OpenAIDialect:
                 return read_answer(Video, data)
 
     def error(self, reply: Reply) -> ErrorBody:
-        try:
-            data = json.loads(reply.body)
-        except (ValueError, RecursionError):
-            return ErrorBody(reply.body.decode("utf-8", "replace").strip())
+        data = read_error(reply)
         error = (data.get("error") or data) if isinstance(data, dict) else data
         if not isinstance(error, dict):
             return ErrorBody(str(error))

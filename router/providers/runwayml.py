@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +30,7 @@ from router.messages import (
     json_body,
     json_object,
 )
-from router.providers.base import Bound, read_answer
+from router.providers.base import Bound, read_answer, read_error
 from router.types import Answer, Operation, Video, VideoDeleted
 
 __all__ = ["RunwayML"]
@@ -88,10 +87,7 @@ class RunwayML:
                 return _video(json_object(reply.body))
 
     def error(self, reply: Reply) -> ErrorBody:
-        try:
-            data = json.loads(reply.body)
-        except (ValueError, RecursionError):
-            return ErrorBody(reply.body.decode("utf-8", "replace").strip())
+        data = read_error(reply)
         said = data.get("error") if isinstance(data, dict) else data
         code = data.get("code") if isinstance(data, dict) else None
         return ErrorBody(str(said or ""), None if code is None else str(code))
