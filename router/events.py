@@ -40,12 +40,17 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class Ejected:
-    """A deployment went out of rotation for `seconds`."""
+    """A deployment went out of rotation for `seconds`.
+
+    `scope` is `submits`, `reads`, `both`, or one operation; `cause` is `failures`, `throttled`,
+    `denied` or `missing`; `reason` is for people.
+    """
 
     at: float
     deployment: str
     account: str
     scope: str
+    cause: str
     seconds: float
     reason: str
 

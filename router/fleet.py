@@ -6,6 +6,8 @@ learned of a deployment is carried over by its id.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from router.balancing import STRATEGIES, Load
@@ -13,7 +15,6 @@ from router.config import Config, Deployment
 from router.errors import OwnershipError, UnknownModelError, UnsupportedOperationError
 from router.health import Health
 from router.ids import IdCodec
-from router.observations import Cause
 from router.providers import PROVIDERS, Provider
 from router.selection import Candidate, Obstacle, Route, Tier, obstacle, tiers
 
@@ -31,6 +32,7 @@ class Member(Candidate):
     load: Load
     provider: Provider
     headers: dict[str, str]
+    credential: str
 
     def __repr__(self) -> str:
         return f"<Member {self.deployment.id}>"
@@ -127,10 +129,15 @@ def _member(deployment: Deployment, before: Member | None) -> Member:
     provider = PROVIDERS[deployment.provider]
     secrets = {name: value.get_secret_value() for name, value in deployment.headers.items()}
     headers = {**provider.headers(deployment), **secrets}
-    health, load = Health(), Load()
+    credential = _credential(deployment, headers)
+    health, load = Health(credential), Load()
     if before is not None:
         health, load = before.health, before.load
-        if before.headers != headers or before.deployment.base_url != deployment.base_url:
-            # The old key's refusal says nothing of the new one, nor does one that is still to come.
-            health = health.without(Cause.DENIED)
-    return Member(deployment, provider.dialect, health, load, provider, headers)
+        health.credential = credential
+    return Member(deployment, provider.dialect, health, load, provider, headers, credential)
+
+
+def _credential(deployment: Deployment, headers: Mapping[str, str]) -> str:
+    """A digest of whom requests go out as. Short: it tells keys apart, and tells no key."""
+    written = repr((deployment.base_url, sorted(headers.items())))
+    return hashlib.blake2b(written.encode(), digest_size=8).hexdigest()

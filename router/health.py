@@ -35,9 +35,12 @@ class Health:
     Written under the lock of `Learning`, and read without: the ejections are replaced, not changed.
     """
 
-    __slots__ = ("_ejections", "_failures", "_steps", "_throttled", "latest")
+    __slots__ = ("_ejections", "_failures", "_steps", "_throttled", "credential", "latest")
 
-    def __init__(self) -> None:
+    def __init__(self, credential: str = "") -> None:
+        # A new key is a new start: what was refused to the old one no longer counts, nor does the
+        # word of a call, or of another worker, that still used it.
+        self.credential = credential
         self._failures = {SUBMITS: 0, READS: 0}
         self._steps = {SUBMITS: 0, READS: 0}
         self._throttled = {SUBMITS: 0, READS: 0}
@@ -91,20 +94,13 @@ class Health:
         """Take out of rotation; ejections only extend. Whether this one did."""
         key = (ejection.scope, ejection.cause)
         known = self._ejections.get(key)
-        if known is not None and known.until >= ejection.until:
+        if not self._concerns(ejection):
+            return False
+        if known is not None and self._concerns(known) and known.until >= ejection.until:
             return False
         self._ejections = {**self._ejections, key: ejection}
         self.latest = max(self.latest, ejection.until)
         return True
-
-    def without(self, cause: Cause) -> Health:
-        """The health of the same deployment where a cause is gone, as a rejected key is."""
-        other = Health()
-        other._failures, other._steps = dict(self._failures), dict(self._steps)
-        other._throttled = dict(self._throttled)
-        other._ejections = {k: e for k, e in self._ejections.items() if e.cause is not cause}
-        other.latest = max((e.until for e in other._ejections.values()), default=0.0)
-        return other
 
     def ejection(
         self, operation: Operation, now: float, ignoring: Iterable[Cause] = ()
@@ -113,15 +109,16 @@ class Health:
         if self.latest <= now:
             return None
         standing = [
-            e
-            for e in self._ejections.values()
-            if e.until > now and e.covers(operation) and e.cause not in ignoring
+            e for e in self.standing(now) if e.covers(operation) and e.cause not in ignoring
         ]
         return max(standing, key=lambda e: e.until, default=None)
 
     def standing(self, now: float) -> list[Ejection]:
         """All ejections in force."""
-        return [e for e in self._ejections.values() if e.until > now]
+        return [e for e in self._ejections.values() if e.until > now and self._concerns(e)]
+
+    def _concerns(self, ejection: Ejection) -> bool:
+        return ejection.credential in ("", self.credential)
 
 
 def _side(operation: Operation) -> Scope:

@@ -6,6 +6,7 @@ effect at once and in this process; the sharing hears of it in its next turn.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import random
@@ -128,9 +129,13 @@ class Learning:
         if eject.cause is Cause.THROTTLED:
             member.health.throttled(operation)
         ejection = Ejection(eject.scope, now + eject.seconds, eject.cause, reason)
-        account = member.deployment.account
-        members = fleet.of_account(account) if eject.whole_account else [member]
-        return [(m, ejection) for m in members]
+        if not eject.whole_account:
+            return [(member, ejection)]
+        # What is refused is a key; each deployment of the account is out as long as it has it.
+        return [
+            (m, dataclasses.replace(ejection, credential=m.credential))
+            for m in fleet.of_account(member.deployment.account)
+        ]
 
     # Jobs ---------------------------------------------------------------------------------------
 
@@ -233,6 +238,7 @@ def _ejected(member: Member, ejection: Ejection, now: float) -> Ejected:
         member.deployment.id,
         member.deployment.account,
         str(ejection.scope),
+        ejection.cause.value,
         ejection.until - now,
         ejection.reason,
     )

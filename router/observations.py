@@ -54,13 +54,17 @@ class Cause(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ejection:
-    """Out of rotation until a deadline (shared time, in seconds). `step` counts the back-off."""
+    """Out of rotation until a deadline (shared time, in seconds). `step` counts the back-off.
+
+    `credential` is a digest of the key that was refused: who holds another key was not meant.
+    """
 
     scope: Scope
     until: float
     cause: Cause
     reason: str
     step: int = 0
+    credential: str = ""
 
     def covers(self, operation: Operation) -> bool:
         return self.scope in (BOTH, SUBMITS if operation.is_submit else READS, operation)

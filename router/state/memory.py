@@ -25,15 +25,17 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._log: deque[tuple[int, str, Batch]] = deque(maxlen=KEEP_BATCHES)
         self._number = 0
-        self._read_up_to: dict[str, int] = {}
-        self._sequences: dict[str, int] = {}
+        # By worker: the sequence number of its last turn, and the numbers between which it read.
+        self._turns: dict[str, tuple[int, int, int]] = {}
 
     def exchange(self, worker: str, sequence: int, batch: Batch) -> Sequence[Batch]:
         with self._lock:
-            if batch and self._sequences.get(worker) != sequence:
-                self._number += 1
-                self._log.append((self._number, worker, batch))
-            self._sequences[worker] = sequence
-            since = self._read_up_to.get(worker, 0)
-            self._read_up_to[worker] = self._number
+            last, since, up_to = self._turns.get(worker, (0, 0, 0))
+            if last != sequence:
+                # Asking anew says that the last answer arrived; until then it is given again.
+                since = up_to
+                if batch:
+                    self._number += 1
+                    self._log.append((self._number, worker, batch))
+            self._turns[worker] = (sequence, since, self._number)
             return [b for number, author, b in self._log if number > since and author != worker]

@@ -19,7 +19,8 @@ class Store(Protocol):
     def exchange(self, worker: str, sequence: int, batch: Batch) -> Sequence[Batch]:
         """Hand in a batch, and take what other workers handed in since this worker's last turn.
 
-        A batch that arrives twice under one sequence number counts once.
+        A batch that arrives twice under one sequence number counts once, and its answer, which
+        may have been lost, is given again.
         """
 
 

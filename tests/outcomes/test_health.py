@@ -423,6 +423,34 @@ def test_a_reload_with_a_new_key_keeps_what_was_found_otherwise(
     assert scopes(router) == {"west-1": {"submits"}}
 
 
+def test_a_new_key_loses_nothing_of_what_calls_under_way_find_out(
+    provider: StandIn, clock: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "deployments.yaml"
+    write(path, "sk-old")
+    router = from_file(path, provider, clock)
+    with router.pick("generation", account="east") as attempt:
+        write(path, "sk-east")
+        router.reload()
+        attempt.failed(429, {"retry-after": "200"})
+
+    assert scopes(router) == {attempt.deployment: {"submits"}}
+
+
+def test_a_call_under_way_with_the_old_key_says_nothing_of_the_new_one(
+    provider: StandIn, clock: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "deployments.yaml"
+    write(path, "sk-old")
+    router = from_file(path, provider, clock)
+    with router.pick("generation", account="east") as attempt:
+        write(path, "sk-east")
+        router.reload()
+        attempt.failed(401)
+
+    assert scopes(router) == {}
+
+
 def test_a_key_that_was_rejected_is_tried_again_after_300_s(
     call: Any, provider: StandIn, clock: Any
 ) -> None:

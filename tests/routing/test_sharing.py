@@ -193,6 +193,37 @@ def test_a_batch_that_arrives_twice_counts_once(
     assert latency(other, "east-1")["mean"] == pytest.approx(2.0)
 
 
+@EVERY_STORE
+def test_news_whose_answer_was_lost_are_told_again(
+    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+) -> None:
+    shared = store()
+    (one,) = workers(provider, clock, shared, 1)
+    (other,) = workers(provider, clock, LosesAnswers(shared, losses=2), 1)
+    took(one, clock, "east", 2.0)
+    one.share()
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            other.share()
+    exchanged(other, one, turns=3)
+    assert latency(other, "east-1")["count"] == 1
+
+
+@EVERY_STORE
+def test_a_rejected_key_is_no_news_to_a_worker_with_another(
+    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+) -> None:
+    shared = store()
+    (old, same) = workers(provider, clock, shared)
+    told = [deployment("east-1", api_key="sk-new"), deployment("west-1")]
+    new = serving(provider, *told, clock=clock, store=shared)
+    with old.pick("generation", account="east") as attempt:
+        attempt.failed(401)
+    exchanged(old, same, new)
+    assert same.statistics()["east-1"]["ejections"] != []
+    assert new.statistics()["east-1"]["ejections"] == []
+
+
 # The values that are exchanged
 
 
@@ -243,6 +274,7 @@ def test_ejections_are_announced_with_an_event_by_who_decided(
     ejected = [event for event in told if isinstance(event, events.Ejected)]
     assert len(ejected) == 1
     assert ejected[0].deployment == "east-1"
+    assert (ejected[0].scope, ejected[0].cause) == ("submits", "throttled")
 
 
 @EVERY_STORE
