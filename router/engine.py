@@ -60,6 +60,14 @@ class Downloaded(Answer):
     """The answer to a download: its bytes went to the sink."""
 
 
+def _downloaded(reply: Reply) -> Downloaded:
+    if reply.status != 200:
+        raise errors.VideoNotReadyError(f"{reply.status} in place of the video")
+    if reply.is_text:
+        raise InvalidBody("text in place of the video")
+    return Downloaded()
+
+
 class Engine:
     """Runs calls over a fleet. Safe under threads, tasks, and several event loops."""
 
@@ -262,9 +270,7 @@ class Engine:
                 if not 200 <= reply.status < 300:
                     said = provider.error(reply).without(member.deployment.redact)
                     return self._happened(trip, member, reply, body=said), None, None
-                if asked.download and reply.status != 200:
-                    raise errors.VideoNotReadyError(f"{reply.status} in place of the video")
-                answer = Downloaded() if asked.download else provider.answer(bound, reply)
+                answer = _downloaded(reply) if asked.download else provider.answer(bound, reply)
         except Unanswered as exc:
             sent = request.sent_whole
             return self._happened(trip, member, None, fault=exc.fault, sent=sent), None, exc

@@ -87,6 +87,12 @@ class Reply:
     headers: Mapping[str, str]
     body: bytes = b""
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it says of itself that it is for reading, as no video does."""
+        kind = self.headers.get("content-type", "").lower()
+        return kind.startswith(("text/", "application/json"))
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:

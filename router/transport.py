@@ -249,13 +249,22 @@ class _Heard:
         """Take the answer in, its body into memory or into the sink; bounded whatever is sent."""
         self.headers = _headers(response)
         self.status = response.status_code
-        if self.status == 200 and self.request.download and self.sink is not None:
-            await _into(self.sink.begin(self.headers))
-            async for chunk in chunks:
-                await _into(self.sink.write(chunk))
+        # A portal's page is kept for the error, not handed out as a video.
+        download = self.status == 200 and self.request.download and not self.reply().is_text
+        if download and self.sink is not None:
+            await self._hand_on(chunks, self.sink)
         else:
             await self._keep(chunks)
         self.whole = True
+
+    async def _hand_on(self, chunks: AsyncIterable[bytes], sink: Sink) -> None:
+        await _into(sink.begin(self.headers))
+        empty = True
+        async for chunk in chunks:
+            empty = empty and not chunk
+            await _into(sink.write(chunk))
+        if empty:
+            raise Unanswered(Fault.BROKEN, "not a byte of the video came")
 
     async def _keep(self, chunks: AsyncIterable[bytes]) -> None:
         successful = 200 <= (self.status or 0) < 300

@@ -87,6 +87,9 @@ BROKEN = {
     "reset instead": ("reset", {"after": True}),
     "failed": ("status", {"status": 502}),
     "redirected": ("redirect", {"location": "http://elsewhere"}),
+    "a portal's page": ("garbage", {}),
+    "an answer to something else": ("wrong_types", {}),
+    "nothing at all": ("empty", {}),
 }
 
 
