@@ -16,7 +16,7 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from router.types import Clock
@@ -92,10 +92,11 @@ class AsyncDoor:
 
 
 class BlockingDoor:
-    """Entered from a thread."""
+    """Entered from a thread; `pool` makes the threads for what is done at once."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, pool: Callable[[int], Executor] = ThreadPoolExecutor) -> None:
         self._clock = clock
+        self._pool = pool
 
     async def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)
@@ -112,7 +113,7 @@ class BlockingDoor:
     async def together(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         if not coroutines:
             return []
-        with ThreadPoolExecutor(len(coroutines)) as pool:
+        with self._pool(len(coroutines)) as pool:
             running = [
                 pool.submit(contextvars.copy_context().run, step, coroutine)
                 for coroutine in coroutines

@@ -10,6 +10,12 @@ from shared_parts import KEYS, Doors, FakeClock
 from router.testing import StandIn
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    simulation = parser.getgroup("simulation")
+    simulation.addoption("--timelines", type=int, help="play so many simulated timelines")
+    simulation.addoption("--seed", type=int, help="play the timeline of this seed, and tell it")
+
+
 @pytest.fixture(params=["blocking", "async"])
 def call(request: pytest.FixtureRequest) -> Iterator[Doors]:
     """`call(router, "video_edit", …)`: the operation, through the blocking or the async door."""

@@ -71,7 +71,7 @@ class StandIn:
         self._provider = Provider(studio, faults, policy=policy, latency=latency)
         self._host, self._port = host, port
         self._listener: Listener | None = None
-        self.transport = Transport(self._provider)
+        self.transport = Transport(self._provider, clock.sleep)
         """Serves `httpx.Client` and `httpx.AsyncClient`, and whoever calls `handle_request`."""
 
     def __enter__(self) -> Self:

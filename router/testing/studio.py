@@ -31,6 +31,8 @@ class Clock(Protocol):
 
     def time(self) -> float: ...
 
+    def sleep(self, seconds: float, /) -> None: ...
+
 
 @dataclass(frozen=True)
 class Limits:

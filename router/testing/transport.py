@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from typing import cast
 
 import httpx
@@ -21,11 +28,15 @@ from router.testing.provider import Arrival, Provider
 __all__ = ["Transport"]
 
 
+Sleep = Callable[[float], None]
+
+
 class Transport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     """One object for `httpx.Client` and `httpx.AsyncClient`; any host name leads here."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, sleep: Sleep = time.sleep) -> None:
         self._provider = provider
+        self._sleep = sleep
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         arrival = self._arrive(request)
@@ -34,7 +45,7 @@ class Transport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         steps = self._deliver(arrival, body, request)
         while True:
             try:
-                time.sleep(next(steps))
+                self._sleep(next(steps))
             except StopIteration as end:
                 return cast(httpx.Response, end.value)
 
@@ -66,7 +77,7 @@ class Transport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         return httpx.Response(
             delivery.answer.status,
             headers=delivery.headers(),
-            stream=_Body(delivery, request),
+            stream=_Body(delivery, request, self._sleep),
             extensions={"http_version": b"HTTP/1.1"},
         )
 
@@ -74,16 +85,17 @@ class Transport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
     """The body as it arrives: pieces, silences, and perhaps a bad end."""
 
-    def __init__(self, delivery: Delivery, request: httpx.Request) -> None:
+    def __init__(self, delivery: Delivery, request: httpx.Request, sleep: Sleep) -> None:
         self._delivery = delivery
         self._request = request
+        self._sleep = sleep
 
     def __iter__(self) -> Iterator[bytes]:
         for step in self._steps():
             if isinstance(step, bytes):
                 yield step
             else:
-                time.sleep(step)
+                self._sleep(step)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for step in self._steps():

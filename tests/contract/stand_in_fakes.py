@@ -19,3 +19,6 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         self.seconds += seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds)

@@ -1,0 +1,62 @@
+"""A whole fleet under one clock: what must hold, holds in every timeline.
+
+`--timelines N` plays more of them, `--seed S` plays one again and, where it fails, tells it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sim_plan import BLOWS, FAULTS
+from simulation import run
+from timelines import Tally, played, retold
+
+TIMELINES = 300
+HERE = Path(__file__).parent
+
+
+def test_what_must_hold_holds_in_every_timeline(tally: Tally, pytestconfig: pytest.Config) -> None:
+    seed = pytestconfig.getoption("--seed")
+    if seed is not None:
+        wrong, tally.story = retold(seed)
+        assert wrong == []
+        return
+    many = pytestconfig.getoption("--timelines") or TIMELINES
+    for some in played(range(many)):
+        tally.add(some)
+    assert tally.timelines == many
+    if tally.wrong:
+        _, tally.story = retold(next(iter(tally.wrong)))
+        told = "\n".join(f"seed {s}: {w[0]}" for s, w in list(tally.wrong.items())[:20])
+        pytest.fail(told, pytrace=False)
+    # A timeline in which nothing goes wrong shows nothing: every kind of trouble was there.
+    troubles = {*FAULTS, *BLOWS, "cancelled in a call", "killed in a call"}
+    assert {kind for kind in troubles if not tally.struck[kind]} == set()
+    assert tally.endings["answer"] > tally.calls / 3
+
+
+def test_a_timeline_follows_from_its_seed_alone() -> None:
+    code = "import sys; from simulation import run; print(run(int(sys.argv[1])).history.told())"
+    told = []
+    for hash_seed in ("1", "2"):
+        environ = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(HERE)}
+        done = subprocess.run(
+            [sys.executable, "-c", code, "77"],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        told.append(done.stdout)
+    assert told[0] == told[1]
+    assert told[0] == run(77).history.told() + "\n"
+    assert told[0].count("\n") > 100
+
+
+def test_other_seeds_are_other_timelines() -> None:
+    assert len({run(seed).history.told() for seed in range(5)}) == 5
