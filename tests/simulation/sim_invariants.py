@@ -8,15 +8,14 @@ away, is written here a second time, shorter and in the words of the design.
 
 from __future__ import annotations
 
-import email.utils
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from sim_history import Entry
 from sim_network import SUBMITS, Exchange
+from sim_truth import Known, Record, Truth, meaning, unsure
 from simulation import Timeline, Worker, marked
 
 from router import RouterError, errors
@@ -25,7 +24,6 @@ from router.testing.media import CLIP
 
 __all__ = ["INVARIANTS", "violations"]
 
-READS = {"get_character", "status", "content", "list", "delete"}
 SLACK = 2.5
 """Seconds that a call may need to say that its time is over."""
 
@@ -58,8 +56,8 @@ def true_accepted(timeline: Timeline) -> Iterator[str]:
         if error.accepted == "no" and happened:
             yield f"call {call} says that nothing was accepted: {error!r}"
         # A caller who sends by a client of its own cannot say how much of a request went out.
-        unsure = entry["errand"] == "pick" or any(map(_unsure, _exchanges(timeline, call)))
-        if error.accepted == "maybe" and not unsure:
+        nobody_knows = entry["errand"] == "pick" or any(map(unsure, _exchanges(timeline, call)))
+        if error.accepted == "maybe" and not nobody_knows:
             yield f"call {call} says that a job may be running, and it was surely refused"
         if error.accepted == "yes" and not happened and error.operation in SUBMITS:
             yield f"call {call} says that a job runs, and none was accepted: {error!r}"
@@ -92,7 +90,7 @@ def job_ends_are_true(timeline: Timeline) -> Iterator[str]:
         if entry["how"] == "answer" and stage not in ("completed", "deleted"):
             yield f"call {entry.call} waited to the end of a job that is {stage}"
         failed = entry["how"] == "error" and isinstance(entry["error"], errors.JobFailedError)
-        if failed and stage != "failed":
+        if failed and stage not in ("failed", "deleted"):
             yield f"call {entry.call} says failed of a job that is {stage}"
 
 
@@ -121,7 +119,7 @@ def asks_the_owner(timeline: Timeline) -> Iterator[str]:
 
 def no_pick_of_the_ejected(timeline: Timeline) -> Iterator[str]:
     """Nobody is picked whom this worker knows to be out of rotation for what it is picked for."""
-    known = _Known(timeline)
+    known = Known(timeline)
     for entry in timeline.history.entries:
         if entry.what == "Picked" and entry["deployment"] not in known.renewed_during(entry):
             out = known.out(entry, entry["deployment"], entry["operation"])
@@ -135,7 +133,7 @@ def no_pick_of_the_ejected(timeline: Timeline) -> Iterator[str]:
 
 def no_needless_refusal(timeline: Timeline) -> Iterator[str]:
     """Nobody hears that nobody is in rotation while somebody is; a sure refusal fails over."""
-    known = _Known(timeline)
+    known = Known(timeline)
     for entry in timeline.history.entries:
         known.learn(entry)
         if entry.what != "ended" or entry["how"] != "error" or _goes_many_ways(entry):
@@ -158,7 +156,7 @@ def no_needless_refusal(timeline: Timeline) -> Iterator[str]:
 
 def ejections_are_deserved(timeline: Timeline) -> Iterator[str]:
     """Who is ejected has said so, or failed three times in a row; callers' errors are nothing."""
-    record = _Record(timeline)
+    record = Record(timeline)
     for entry in timeline.history.entries:
         if entry.what == "Ejected":
             why_not = record.objection(entry)
@@ -172,19 +170,18 @@ def refusals_are_heeded(timeline: Timeline) -> Iterator[str]:
     announced: dict[tuple[int | None, str], list[tuple[float, str]]] = defaultdict(list)
     for entry in timeline.history.of("Ejected", "heard"):
         announced[entry.worker, entry["deployment"]].append((entry.at, entry["cause"]))
-    known = _Known(timeline)
+    known, truth = Known(timeline), Truth(timeline)
     for entry in timeline.history.entries:
         known.learn(entry)
         if entry.what != "Attempted" or entry["deployment"] in known.renewed_during(entry):
             continue
         wanted = {"throttled": "throttled", "denied": "denied", "broke": "denied"}
-        exchange = _exchange_of(timeline, entry)
-        meaning = _meaning(exchange) if exchange else ""
+        meant = truth.meaning(entry)
         # A 403 rejects the key only of an account that has done this before.
-        if meaning not in wanted or entry["status"] in (None, 403):
+        if meant not in wanted or entry["status"] in (None, 403):
             continue
         before = announced[entry.worker, entry["deployment"]]
-        if not any(cause == wanted[meaning] and at <= entry.at for at, cause in before):
+        if not any(cause == wanted[meant] and at <= entry.at for at, cause in before):
             yield f"w{entry.worker} heard {entry['status']} of {entry['deployment']}, and went on"
 
 
@@ -305,51 +302,6 @@ def _exchanges(timeline: Timeline, call: int | None) -> list[Exchange]:
     return [exchange for exchange in timeline.world.exchanges if exchange.call == call]
 
 
-def _exchange_of(timeline: Timeline, attempted: Entry) -> Exchange | None:
-    """The exchange that an event tells of: the last of its call at its deployment by then."""
-    found = None
-    for entry in timeline.history.of("request"):
-        if entry.at > attempted.at:
-            break
-        if (entry.worker, entry.call, entry["to"], entry["operation"]) == (
-            attempted.worker,
-            attempted.call,
-            attempted["deployment"],
-            attempted["operation"],
-        ):
-            found = timeline.world.exchanges[entry["exchange"]]
-    return found
-
-
-def _unsure(exchange: Exchange) -> bool:
-    """Whether a submit may have been accepted, for all that its sender can know."""
-    refused = _meaning(exchange) in ("throttled", "denied", "broke", "missing", "caller", "moved")
-    return exchange.operation in SUBMITS and exchange.sent_whole and not refused
-
-
-def _meaning(exchange: Exchange) -> str:
-    """What an exchange says of whoever was asked, by its status alone where it had one."""
-    status, headers = exchange.status, exchange.headers
-    if status is None or 200 <= status < 300:
-        return "failure" if status is None or exchange.fault in _SPOILT else "success"
-    if status == 429:
-        return "broke" if exchange.fault == "broke" else "throttled"
-    if status == 503 and "retry-after" in headers:
-        return "throttled"
-    if status == 401 or (status == 403 and exchange.fault == "denied"):
-        return "denied"
-    if status == 501 or (status == 404 and exchange.fault == "model_missing"):
-        return "missing"
-    if status == 404 and not exchange.names:
-        return "missing"
-    if 300 <= status < 400:
-        return "moved"
-    return "caller" if status < 500 else "failure"
-
-
-_SPOILT = {"drip", "endless", "truncated", "reset_mid_body", "garbage", "empty", "wrong_types"}
-
-
 def _must_fail_over(timeline: Timeline, entry: Entry) -> bool:
     """Whether the one attempt of a submit was surely refused, and another was owed."""
     error = entry["error"]
@@ -362,7 +314,7 @@ def _must_fail_over(timeline: Timeline, entry: Entry) -> bool:
         return False
     exchange = _exchanges(timeline, entry.call)[-1]
     refused = ("throttled", "denied", "broke", "missing", "moved")
-    surely = exchange.fault in ("refused", "unreachable") or _meaning(exchange) in refused
+    surely = exchange.fault in ("refused", "unreachable") or meaning(exchange) in refused
     # 403 is the caller's error, but of an account that has done this before.
     return surely and exchange.operation in SUBMITS and exchange.status != 403
 
@@ -408,184 +360,3 @@ def _stage(timeline: Timeline, video_id: str, at: float) -> str:
     studio = timeline.world.provider._provider.studio
     job = studio.accounts[account].jobs.get(native)
     return "deleted" if job is None else str(job.stage(at).status)
-
-
-# What a worker knows ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Out:
-    scope: str
-    cause: str
-    until: float
-
-    def covers(self, operation: str) -> bool:
-        if self.scope in ("submits", "reads"):
-            return operation in (SUBMITS if self.scope == "submits" else READS)
-        return self.scope in ("both", operation)
-
-
-class _Known:
-    """Who each worker knows to be out, as far as the history has been read."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self._out: dict[tuple[int | None, str], list[_Out]] = defaultdict(list)
-        self._begun: dict[int | None, int] = {}
-        self._renewed: list[tuple[int | None, int, set[str]]] = []
-        self._read = 0
-        self._credentials: dict[int | None, dict[str, str]] = {}
-
-    def learn(self, entry: Entry) -> None:
-        self._read += 1
-        if entry.what == "begins":
-            self._begun[entry.call] = self._read
-        elif entry.what == "hired":
-            self._credentials[entry.worker] = entry["credentials"]
-        elif entry.what == "Ejected":
-            out = _Out(entry["scope"], entry["cause"], entry["their_time"] + entry["seconds"])
-            self._out[entry.worker, entry["deployment"]].append(out)
-        elif entry.what == "heard" and self._meant(entry):
-            out = _Out(entry["scope"], entry["cause"], entry["until"])
-            self._out[entry.worker, entry["deployment"]].append(out)
-        elif entry.what == "Attempted":
-            self._hear(entry)
-        elif entry.what == "reloaded":
-            self._renewed.append((entry.worker, self._read, set(entry["renewed"])))
-            self._credentials[entry.worker] = entry["credentials"]
-            for name in entry["renewed"]:
-                kept = [o for o in self._out[entry.worker, name] if o.cause != "denied"]
-                self._out[entry.worker, name] = kept
-
-    def _meant(self, heard: Entry) -> bool:
-        """Whether what another worker said is of the key that this one has, or of none."""
-        own = self._credentials[heard.worker].get(heard["deployment"])
-        return heard["credential"] in ("", own)
-
-    def _hear(self, entry: Entry) -> None:
-        """What a throttling says, by the header itself and not by what the router makes of it."""
-        exchange = _exchange_of(self._timeline, entry)
-        if exchange is None or entry["status"] is None or _meaning(exchange) != "throttled":
-            return
-        seconds = _wait_told(exchange.headers, entry["their_time"])
-        if seconds is not None:
-            scope = "submits" if exchange.operation in SUBMITS else "reads"
-            out = _Out(scope, "throttled", entry["their_time"] + seconds - 0.001)
-            self._out[entry.worker, entry["deployment"]].append(out)
-
-    def out(self, entry: Entry, deployment: str, operation: str) -> _Out | None:
-        """Why this deployment is out for an operation of a call, if it is."""
-        now = self._now(entry)
-        owners_read = operation in READS
-        for out in self._out[entry.worker, deployment]:
-            ignored = owners_read and out.cause == "failures"
-            if out.until > now and out.covers(operation) and not ignored:
-                return out
-        return None
-
-    def renewed_during(self, entry: Entry) -> set[str]:
-        """Deployments whose key changed under a call: it goes on with the fleet it began with."""
-        begun = self._begun.get(entry.call, 0)
-        found = [
-            names for worker, at, names in self._renewed if worker == entry.worker and at > begun
-        ]
-        return set().union(*found)
-
-    def _now(self, entry: Entry) -> float:
-        if "their_time" in entry.about:
-            return float(entry["their_time"])
-        return entry.at + self._timeline.workers[entry.worker or 0].offset
-
-
-def _wait_told(headers: dict[str, str], now: float) -> float | None:
-    """Seconds that a provider asks for, floored at 1 and capped at 300; `None` for no number."""
-    written = headers.get("retry-after")
-    try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        elif written and written[0].isdigit():
-            seconds = float(written)
-        else:
-            seconds = email.utils.parsedate_to_datetime(written or "").timestamp() - now
-    except (ValueError, TypeError):
-        return None
-    return min(max(seconds, 1.0), 300.0)
-
-
-class _Record:
-    """What each deployment did to each worker, side by side with what it was ejected for."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self._failures: Counter[tuple[int | None, str, str]] = Counter()
-        self._out_before: set[tuple[int | None, str, str]] = set()
-        begun = timeline.history.of("begins")
-        self._picked = {entry.call for entry in begun if entry["errand"] == "pick"}
-
-    def objection(self, entry: Entry) -> str | None:
-        """What speaks against an ejection; `None` for nothing."""
-        worker, name, cause = entry.worker, entry["deployment"], entry["cause"]
-        heard = self._heard(entry)
-        if not 0 < entry["seconds"] <= 300.0 * 1.1 + 0.001:
-            return f"for {entry['seconds']} s"
-        if cause != "failures":
-            wanted = {"throttled": {"throttled"}, "denied": {"denied", "broke"}}
-            said = wanted.get(cause, {"missing"})
-            return None if said & heard else f"{cause}, and it said {sorted(heard)}"
-        sides = {"submits", "reads"} if entry["scope"] == "both" else {entry["scope"]}
-        before = any((worker, name, side) in self._out_before for side in sides)
-        least = 1 if before else 3
-        failures = max(self._failures[worker, name, side] for side in sides)
-        # The exchange that tipped it is told of after the ejection.
-        tipped = 1 if heard & {"failure", "moved", "job"} else 0
-        if failures + tipped < least:
-            return f"after {failures} failures and {sorted(heard)}"
-        for side in sides:
-            self._out_before.add((worker, name, side))
-            self._failures[worker, name, side] = 0
-        return None
-
-    def take(self, entry: Entry) -> None:
-        worker = entry.worker
-        if entry.what == "Attempted":
-            exchange = _exchange_of(self._timeline, entry)
-            if exchange is not None and entry["result"] != "cancelled":
-                meaning = _meaning(exchange)
-                if entry.call in self._picked and entry["status"] is None:
-                    meaning = "failure"  # whatever came, its caller reported that nothing did
-                self._count(worker, entry["deployment"], meaning, exchange)
-        elif entry.what == "JobFinished" and entry["status"] == "failed":
-            for name in self._deployments(entry["account"]):
-                self._failures[worker, name, "submits"] += 1
-
-    def _count(self, worker: int | None, name: str, meaning: str, exchange: Exchange) -> None:
-        side = "submits" if exchange.operation in SUBMITS else "reads"
-        both = exchange.fault in ("refused", "unreachable")
-        if meaning == "success":
-            self._failures[worker, name, side] = 0
-            self._out_before.discard((worker, name, side))
-        elif meaning in ("failure", "moved"):
-            for one in ("submits", "reads") if both else (side,):
-                self._failures[worker, name, one] += 1
-
-    def _heard(self, ejected: Entry) -> set[str]:
-        """What this worker had heard from the deployment, or its account, at that very moment."""
-        account = ejected["account"]
-        heard = set()
-        for entry in self._timeline.history.of("Attempted", "JobFinished"):
-            if entry.worker != ejected.worker or entry.at != ejected.at:
-                continue
-            if entry.what == "JobFinished":
-                heard |= {"job"} if entry["account"] == account else set()
-            elif entry["account"] == account:
-                exchange = _exchange_of(self._timeline, entry)
-                same = entry["deployment"] == ejected["deployment"]
-                meaning = _meaning(exchange) if exchange else ""
-                if entry.call in self._picked and entry["status"] is None:
-                    meaning = "failure"
-                heard |= {meaning} if same or meaning in ("denied", "broke") else set()
-        return heard
-
-    def _deployments(self, account: str) -> list[str]:
-        told = self._timeline.plan.data["deployments"]
-        return [d["id"] for d in told if d["account"] == account]

@@ -112,6 +112,7 @@ def run(seed: int, plan: Plan | None = None) -> Timeline:
     player = _Player(loop, plan or drawn(seed))
     try:
         loop.run_until_complete(player.play())
+        loop.run_until_complete(loop.shutdown_asyncgens())
     except Stuck as stuck:
         player.timeline.left.append(str(stuck))
     finally:
@@ -363,6 +364,8 @@ class _Player:
         assert task is not None
 
         def strike() -> None:
+            if not worker.alive:
+                return
             self._note("cut", worker, errand.number, kind=kind, at_await=at_await)
             how = "cancelled" if kind == "cancel" else "killed"
             self._world.struck[f"{how} in a call"] += 1
