@@ -275,7 +275,9 @@ class Engine:
             sent = request.sent_whole
             return self._happened(trip, member, None, fault=exc.fault, sent=sent), None, exc
         except InvalidBody as exc:
-            return self._happened(trip, member, reply, invalid=str(exc)), None, exc
+            # Without its frames, which hold the body: an error may outlive its call by a while.
+            unread = exc.with_traceback(None)
+            return self._happened(trip, member, reply, invalid=str(exc)), None, unread
         # Success asks nothing of the table but that it was one.
         happened = Exchange(
             trip.operation, status=reply.status, headers=reply.headers, at=self.now()

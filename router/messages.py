@@ -131,12 +131,22 @@ class FilePart:
     source: Source
 
 
+_NOT_JSON = object()
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
 def json_object(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`; raises `InvalidBody` for anything else."""
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise InvalidBody("the body is not JSON") from exc
+    data = _parsed(body)
+    if data is _NOT_JSON:
+        # Without its cause, which would hold the whole body for as long as the error is kept.
+        raise InvalidBody("the body is not JSON")
     if not isinstance(data, dict):
         raise InvalidBody("the body is JSON, but not an object")
     return data

@@ -303,7 +303,8 @@ def seconds_in(written: str | None, scale: float = 1.0) -> float | None:
 
 def _until_date(written: str, at: float) -> float | None:
     try:
-        seconds = email.utils.parsedate_to_datetime(written).timestamp() - at
+        # A date has some thirty characters; a header may have a hundred thousand.
+        seconds = email.utils.parsedate_to_datetime(written[:100]).timestamp() - at
     except (ValueError, TypeError, OverflowError):
         return None
     return min(max(seconds, 0.0), RETRY_AFTER_CAP)

@@ -18,6 +18,7 @@ import asyncio
 import functools
 import ssl
 import threading
+import zlib
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -87,8 +88,9 @@ FAULTS: dict[type[Exception], Fault] = {
 FRESH_SECONDS = 2.0
 KEEP_SECONDS = 60.0
 KEEP_IDLE = 64
-# JSON answers are a few kilobytes; whoever sends more than this sends no answer.
-LARGEST_JSON = 8 << 20
+# JSON answers are a few kilobytes, a page of them some hundred; whoever sends more sends no answer.
+# Parsed, a mean one takes thirty times its size.
+LARGEST_JSON = 2 << 20
 LARGEST_ERROR = 64 << 10
 _CHUNK = 1 << 18
 
@@ -251,31 +253,41 @@ class _Heard:
         self.status = response.status_code
         # A portal's page is kept for the error, not handed out as a video.
         download = self.status == 200 and self.request.download and not self.reply().is_text
+        plain = _plain(response)
         if download and self.sink is not None:
-            await self._hand_on(chunks, self.sink)
+            await self._hand_on(chunks, plain, self.sink)
         else:
-            await self._keep(chunks)
+            await self._keep(chunks, plain)
         self.whole = True
 
-    async def _hand_on(self, chunks: AsyncIterable[bytes], sink: Sink) -> None:
+    async def _hand_on(self, chunks: AsyncIterable[bytes], plain: _Plain, sink: Sink) -> None:
         await _into(sink.begin(self.headers))
         empty = True
         async for chunk in chunks:
-            empty = empty and not chunk
-            await _into(sink.write(chunk))
+            for piece in plain(chunk):
+                empty = empty and not piece
+                await _into(sink.write(piece))
         if empty:
             raise Unanswered(Fault.BROKEN, "not a byte of the video came")
 
-    async def _keep(self, chunks: AsyncIterable[bytes]) -> None:
+    async def _keep(self, chunks: AsyncIterable[bytes], plain: _Plain) -> None:
         successful = 200 <= (self.status or 0) < 300
         largest = LARGEST_JSON if successful else LARGEST_ERROR
+        came = 0
         async for chunk in chunks:
-            self.body += chunk
-            if len(self.body) > largest:
-                raise Unanswered(Fault.ENDLESS, f"the body has no end after {largest >> 10} KiB")
+            came += len(chunk)  # what is packed may unfold to nothing, for ever
+            for piece in plain(chunk):
+                self.body += piece
+                _check_size(len(self.body), largest)
+            _check_size(came, largest)
 
     def reply(self) -> Reply:
         return Reply(self.status or 0, self.headers, bytes(self.body))
+
+
+def _check_size(size: int, largest: int) -> None:
+    if size > largest:
+        raise Unanswered(Fault.ENDLESS, f"the body has no end after {largest >> 10} KiB")
 
 
 def _made_of(heard: _Heard, exc: Exception) -> Reply:
@@ -287,6 +299,8 @@ def _made_of(heard: _Heard, exc: Exception) -> Reply:
     """
     if heard.whole or (heard.status is not None and not 200 <= heard.status < 300):
         return heard.reply()
+    # The exception's frames hold what was heard, and it may outlive the call by a while.
+    heard.body.clear()
     if isinstance(exc, Unanswered):
         raise exc
     known = (FAULTS[kind] for kind in type(exc).__mro__ if kind in FAULTS)
@@ -300,9 +314,24 @@ def _headers(response: httpx.Response) -> dict[str, str]:
     }
 
 
-def _is_raw(response: httpx.Response) -> bool:
-    """Whether the stream itself is the body: not encoded (we ask for none), nor read by a hook."""
-    return not response.is_stream_consumed and "content-encoding" not in response.headers
+_Plain: TypeAlias = Callable[[bytes], Iterable[bytes]]
+
+
+def _plain(response: httpx.Response) -> _Plain:
+    """What makes a body's chunks plain. We ask for that, so most are; a hook has read the rest."""
+    packed = response.headers.get("content-encoding", "").strip().lower()
+    if response.is_stream_consumed or packed not in ("gzip", "x-gzip", "deflate"):
+        return lambda chunk: (chunk,)
+    return functools.partial(_unpacked, zlib.decompressobj(zlib.MAX_WBITS | 32))
+
+
+def _unpacked(packed: Any, chunk: bytes) -> Iterator[bytes]:
+    """What a chunk unfolds to, a piece at a time: httpx unfolds it whole, and it may be a bomb."""
+    piece = b""
+    while not packed.eof and (chunk or len(piece) == _CHUNK):
+        piece = packed.decompress(chunk, _CHUNK)
+        chunk = packed.unconsumed_tail
+        yield piece
 
 
 async def _into(doing: Awaitable[None]) -> None:
@@ -498,7 +527,7 @@ class BlockingTransport:
         response: httpx.Response,
         until: float,
     ) -> None:
-        stream = response.stream if _is_raw(response) else response.iter_bytes()
+        stream = response.iter_bytes() if response.is_stream_consumed else response.stream
         assert isinstance(stream, Iterable)
         try:
             chunks = _Arriving(stream, self._monotonic, until)
@@ -588,7 +617,7 @@ class AsyncTransport:
 
     @staticmethod
     async def _take_in(heard: _Heard, response: httpx.Response) -> None:
-        stream = response.stream if _is_raw(response) else response.aiter_bytes()
+        stream = response.aiter_bytes() if response.is_stream_consumed else response.stream
         assert isinstance(stream, AsyncIterable)
         try:
             await heard.take_in(response, stream)
