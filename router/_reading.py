@@ -46,6 +46,7 @@ class Reading:
         lines: Mapping[Path, int] = MappingProxyType({}),
     ) -> None:
         self.source = source
+        self.words: frozenset[str] = frozenset()
         self.environ = environ
         self.lines = lines
         self.problems: dict[Path, str] = {}
@@ -79,8 +80,13 @@ class Reading:
         return next((self.lines[path] for path in around if path in self.lines), 0)
 
     def _key(self, place: Path) -> str:
-        steps = (f"[{step}]" if isinstance(step, int) else f".{self.shown(step)}" for step in place)
-        return "".join(steps).removeprefix(".")
+        return "".join(map(self._step, place)).removeprefix(".")
+
+    def _step(self, step: str | int) -> str:
+        if isinstance(step, int):
+            return f"[{step}]"
+        # Our own words are no secrets, whatever a variable holds.
+        return f".{step if step in self.words else self.shown(step)}"
 
     def shown(self, value: object) -> str:
         """A value of the file as a message may print it: no secret, one line, not endless."""

@@ -101,7 +101,9 @@ _SECTIONS = ("settings", "accounts", "deployments")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: what a header's name is
 # What a key looks like, known or not. `{api_key:secret}`, where a blank is missing, is another.
-_KEY = re.compile(r"(?:x-)?_*[A-Za-z]+\d{0,2}(?:_\d?[A-Za-z]*\d{0,2})*")
+_KEY = re.compile(
+    r"(?:x-)?_*[A-Za-z]+\d{0,2}[A-Za-z]{0,8}(?:[_-]\d?[A-Za-z]*\d{0,2}[A-Za-z]{0,8})*"
+)
 
 # What each field takes, in the words of a message. A test keeps the list whole.
 _ALLOWED = {
@@ -704,6 +706,7 @@ class _Reading(Reading):
     ) -> None:
         super().__init__(source, environ, lines)
         self.vocabulary = vocabulary
+        self.words = frozenset({*_SECTIONS, *_ALLOWED})
 
     def form(
         self,
@@ -740,7 +743,9 @@ class _Reading(Reading):
             # Only here the text is ours; pydantic's own would have to be trusted with the value.
             "value_error": str(error.get("ctx", {}).get("error")),
         }
-        self.problem((*place, *steps), texts.get(error["type"], f"must be {wanted}"))
+        # What is wrong with a part of it has been said.
+        if not self.spoiled((*place, *steps)):
+            self.problem((*place, *steps), texts.get(error["type"], f"must be {wanted}"))
 
     def check_keys(self, written: Mapping[Any, Any], known: Collection[str], place: Path) -> None:
         for key, value in written.items():

@@ -45,7 +45,9 @@ _VERSION = "vr1"
 _DIGEST_BYTES = 16
 _SIGNED = 0x01
 # Long enough for any provider's operation name, short enough for a URL.
-_LONGEST_ID = 4096
+# Eight copies with the longest native ids, in letters of four bytes.
+_LONGEST_ID = 32_768
+_LONGEST_FOREIGN = 4096
 _LONGEST_NATIVE = 512
 
 
@@ -119,8 +121,9 @@ class IdCodec:
         Raises `InvalidIdError` for one of ours that was altered, is of another kind, was signed
         with a secret that this router lacks, or is unsigned where only signed ids are accepted.
         """
-        if len(text) > _LONGEST_ID:
-            raise InvalidIdError(f"an id of {len(text)} characters is none; they end at 4096")
+        longest = _LONGEST_ID if text.startswith(tuple(_PREFIXES.values())) else _LONGEST_FOREIGN
+        if len(text) > longest:
+            raise InvalidIdError(f"an id of {len(text)} characters is none; they end at {longest}")
         for other, prefix in _PREFIXES.items():
             if text.startswith(prefix):
                 return self._read(text, other, kind)
@@ -154,6 +157,12 @@ class IdCodec:
 
     def _is_ours_with_a_changed_prefix(self, text: str) -> bool:
         # Without this, a letter too few or another in the prefix would make our id a native one.
+        for prefix in _PREFIXES.values():
+            end = len(prefix)
+            if text[:end].lower() == prefix:
+                return True  # and the rest is lost with its case
+            swapped = text[: end - 1] + text[end : end + 1] + text[end - 1 : end] + text[end + 1 :]
+            text = swapped if swapped.startswith(prefix) else text
         # The flags are 0 or 1, so what follows a prefix of ours always begins with this letter.
         longest = len(Kind.CHARACTER.prefix) + 2
         starts = [at for at in range(min(longest, len(text))) if text[at] == "A"]

@@ -14,6 +14,7 @@ failed read.
 
 from __future__ import annotations
 
+import datetime
 import email.utils
 import enum
 import math
@@ -117,7 +118,9 @@ _BILLING = re.compile(
     r"insufficient_quota|billing|exceeded your current quota|payment|"
     r"(out of|insufficient|not enough|no) (credit|balance|fund)"
 )
-_POLICY = re.compile(r"moderation|content.?policy|content.?filter|safety|likeness|copyright")
+_POLICY = re.compile(
+    r"moderation|content.(management.)?policy|content.?filter|safety|likeness|copyright"
+)
 _MISSING_MODEL = re.compile(
     r"model_not_found|deploymentnotfound|"
     r"\b(model|deployment)\b.{0,200}?\b(does not exist|not found|doesn't exist|unknown)|"
@@ -181,6 +184,8 @@ def _row(exchange: Exchange) -> Outcome:
 
 
 def _is_billing(body: ErrorBody) -> bool:
+    if _BILLING.search((body.code or "").lower()):
+        return True
     # The text of an ordinary throttling may well end in advice on billing.
     throttled = body.code == "rate_limit_exceeded" or "rate limit" in body.words
     return not throttled and bool(_BILLING.search(body.words))
@@ -304,7 +309,10 @@ def seconds_in(written: str | None, scale: float = 1.0) -> float | None:
 def _until_date(written: str, at: float) -> float | None:
     try:
         # A date has some thirty characters; a header may have a hundred thousand.
-        seconds = email.utils.parsedate_to_datetime(written[:100]).timestamp() - at
+        date = email.utils.parsedate_to_datetime(written[:100])
+        # HTTP's dates are UTC, also in the form that does not say so (RFC 9110, 5.6.7).
+        known = date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC)
+        seconds = known.timestamp() - at
     except (ValueError, TypeError, OverflowError):
         return None
     return min(max(seconds, 0.0), RETRY_AFTER_CAP)
@@ -314,4 +322,4 @@ def is_callers_fault(code: str | None, message: str | None) -> bool:
     """Whether a job failed by what it was asked for, and not by who was asked."""
     if code and _CALLERS_CODES.search(code.lower()):
         return True
-    return bool(_POLICY.search((message or "").lower()))
+    return bool(_POLICY.search(f"{code or ''} {message or ''}".lower()))
