@@ -15,17 +15,19 @@ from typing import Any
 
 from sim_history import Entry
 from sim_network import SUBMITS, Exchange
-from sim_truth import Known, Record, Truth, meaning, unsure
+from sim_truth import READS, Known, Record, Truth, meaning, unsure
 from simulation import Timeline, Worker, marked
 
 from router import RouterError, errors
 from router.config import Deployment
-from router.testing.media import CLIP
+from router.testing.media import CLIP, SPRITESHEET, THUMBNAIL
 
 __all__ = ["INVARIANTS", "violations"]
 
-SLACK = 2.5
+SLACK = 0.6
 """Seconds that a call may need to say that its time is over."""
+LAST_LOOK = 1.1
+"""Seconds that a wait may take longer, since its last look is at its very end."""
 
 
 def violations(timeline: Timeline) -> list[str]:
@@ -82,16 +84,58 @@ def nothing_lost(timeline: Timeline) -> Iterator[str]:
 def job_ends_are_true(timeline: Timeline) -> Iterator[str]:
     """A wait ends as its job ended; a download is whole."""
     for entry in timeline.history.of("ended"):
-        if entry["errand"] == "content" and entry["how"] == "answer" and entry["answer"] != CLIP:
-            yield f"call {entry.call} brought {len(entry['answer'])} of {len(CLIP)} bytes"
+        if entry["errand"] == "content":
+            yield from _download(entry)
         if entry["errand"] != "wait":
             continue
         stage = _stage(timeline, entry["arguments"]["video_id"], entry.at)
+        if entry["how"] == "failed" and stage not in ("failed", "deleted"):
+            yield f"call {entry.call} was told failed of a job that is {stage}"
         if entry["how"] == "answer" and stage not in ("completed", "deleted"):
             yield f"call {entry.call} waited to the end of a job that is {stage}"
         failed = entry["how"] == "error" and isinstance(entry["error"], errors.JobFailedError)
         if failed and stage not in ("failed", "deleted"):
             yield f"call {entry.call} says failed of a job that is {stage}"
+
+
+def _download(entry: Entry) -> Iterator[str]:
+    """What is wrong with a download: it comes whole, or not at all."""
+    wanted = {"thumbnail": THUMBNAIL, "spritesheet": SPRITESHEET}
+    whole = wanted.get(entry["arguments"].get("variant", "video"), CLIP)
+    brought = entry.get("brought") if entry.get("to") else entry.get("answer")
+    if entry["how"] in ("answer", "picture") and brought != whole:
+        yield f"call {entry.call} brought {len(brought or b'')} of {len(whole)} bytes"
+    if entry["how"] == "error" and entry.get("to") == "path" and brought is not None:
+        yield f"call {entry.call} failed, and its file is there"
+    if entry.get("left_behind"):
+        yield f"call {entry.call} left {entry['left_behind']} behind"
+
+
+def waits_go_on(timeline: Timeline) -> Iterator[str]:
+    """A wait ends by its time, by a final word, or when no look succeeded for a whole deadline."""
+    looked: dict[int | None, float] = {}
+    for entry in timeline.history.entries:
+        if entry.what == "begins" or (entry.what == "Attempted" and entry["result"] == "success"):
+            looked[entry.call] = entry.at
+        if entry.what != "ended" or entry["errand"] != "wait" or entry["how"] != "error":
+            continue
+        error, allowed = entry["error"], entry["arguments"]["wait_timeout"]
+        if isinstance(error, errors.WaitTimeoutError):
+            if entry["seconds"] < allowed - 0.01:
+                yield f"call {entry.call} waited {entry['seconds']:.1f} s of {allowed:g} s"
+            continue
+        deadline = timeline.plan.errands[entry.call or 0].options.get("deadline")
+        patience = deadline or entry["fleet"].config.settings.deadline
+        if _may_pass(error) and entry.at - looked[entry.call] < patience - SLACK:
+            yield f"call {entry.call} gave a running job up for {error!r}"
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a later look might have succeeded."""
+    if isinstance(error, errors.StatusError):
+        return (error.status or 0) >= 500 or isinstance(error, errors.TryLaterError)
+    passing = (errors.TryLaterError, errors.DeploymentError, errors.DeadlineExceededError)
+    return isinstance(error, passing)
 
 
 # Whom to ask ------------------------------------------------------------------------------------
@@ -115,6 +159,56 @@ def asks_the_owner(timeline: Timeline) -> Iterator[str]:
     for exchange in timeline.world.exchanges:
         if exchange.account != accounts[exchange.deployment]:
             yield f"{exchange.deployment} was asked with a key of {exchange.account}"
+
+
+def what_is_named_is_asked_for(timeline: Timeline) -> Iterator[str]:
+    """Who is answered was answered about what was named, by an account that holds all of it."""
+    asked: dict[int, list[tuple[str | None, set[str]]]] = defaultdict(list)
+    for request in timeline.world.provider.requests:
+        if "x-call" in request.headers:
+            natives = set(_NATIVE.findall(f"{request.path} {request.fields}"))
+            asked[int(request.headers["x-call"])].append((request.account, natives))
+    for entry in _ended(timeline, "answer"):
+        if entry["errand"] in ("observe", "locate", "pick"):
+            continue
+        copies = [set(timeline.made[one]) for one in _ids_in(entry) if one in timeline.made]
+        if copies and not any(
+            all(any(a == account and n in natives for a, n in held) for held in copies)
+            for account, natives in asked[entry.call or 0]
+        ):
+            yield f"call {entry.call} was answered, and nobody was asked for what it named"
+
+
+def goes_where_it_may(timeline: Timeline) -> Iterator[str]:
+    """Who is picked may serve the call, by group, owner, operation and weight; low order first."""
+    known = Known(timeline)
+    ended = {entry.call: entry for entry in timeline.history.of("ended")}
+    tried: dict[int | None, set[str]] = defaultdict(set)
+    reloaded: dict[int | None, int] = {}
+    begun: dict[int | None, int] = {}
+    for place, entry in enumerate(timeline.history.entries):
+        known.learn(entry)
+        if entry.what == "reloaded":
+            reloaded[entry.worker] = place
+        elif entry.what == "begins":
+            begun[entry.call] = place
+        call = ended.get(entry.call)
+        if entry.what != "Picked" or call is None or call["errand"] == "locate":
+            continue
+        # Each look of a wait, and each question of a download, is a call by the newest fleet.
+        several = call["errand"] in ("wait", "content")
+        if several and reloaded.get(entry.worker, -1) > begun[entry.call]:
+            continue
+        name, operation = entry["deployment"], entry["operation"]
+        candidates = {d.id: d for d in _candidates(timeline, call, operation)}
+        if name not in candidates:
+            yield f"call {entry.call} went for {operation} to {name}, which may not serve it"
+        elif not several and not _goes_many_ways(call):
+            for other in candidates.values():
+                before = other.order < candidates[name].order and other.id not in tried[entry.call]
+                if before and known.out(entry, other.id, operation) is None:
+                    yield f"call {entry.call} went to {name} while {other.id} stands before it"
+        tried[entry.call].add(name)
 
 
 def no_pick_of_the_ejected(timeline: Timeline) -> Iterator[str]:
@@ -145,10 +239,17 @@ def no_needless_refusal(timeline: Timeline) -> Iterator[str]:
         if not nobody and not _must_fail_over(timeline, entry):
             continue
         tried = {attempt.deployment for attempt in error.attempts}
-        for deployment in _candidates(timeline, entry):
+        again = error.operation in READS
+        candidates = _candidates(timeline, entry, error.operation)
+        for deployment in candidates:
             out = known.out(entry, deployment.id, error.operation)
-            if deployment.id not in tried and out is None:
+            if (again or deployment.id not in tried) and out is None:
                 yield f"call {entry.call} ended in {error!r} while {deployment.id} was in rotation"
+        if nobody:
+            waits = [known.back_in(entry, d.id, error.operation) for d in candidates]
+            soonest = min(waits, default=0.0)
+            if abs(error.retry_after - max(soonest, 0.1)) > 0.01:
+                yield f"call {entry.call} is to come back in {error.retry_after}, not {soonest} s"
 
 
 # Health -----------------------------------------------------------------------------------------
@@ -165,6 +266,57 @@ def ejections_are_deserved(timeline: Timeline) -> Iterator[str]:
         record.take(entry)
 
 
+def who_fails_is_out(timeline: Timeline) -> Iterator[str]:
+    """Three failures in a row on one side put a deployment out, and so does each one after them."""
+    known, truth = Known(timeline), Truth(timeline)
+    failed: Counter[tuple[int | None, str, str]] = Counter()
+    for entry in timeline.history.entries:
+        out_before = {
+            side: entry.what == "Attempted" and known.failed_out(entry, entry["deployment"], side)
+            for side in ("submits", "reads")
+        }
+        known.learn(entry)
+        if entry.what == "reloaded":
+            failed.clear()  # calls under way may have begun with deployments that are gone
+        if entry.what != "Attempted":
+            continue
+        name, own = entry["deployment"], "submits" if entry["operation"] in SUBMITS else "reads"
+        meant = truth.meaning(entry)
+        if meant == "success":
+            failed[entry.worker, name, own] = 0
+        if meant not in ("failure", "moved"):
+            continue
+        unreachable = entry["result"] == "could not connect"
+        for side in ("submits", "reads") if unreachable else (own,):
+            failed[entry.worker, name, side] += not out_before[side]
+            times = failed[entry.worker, name, side]
+            if times >= 3 and not known.failed_out(entry, name, side):
+                yield f"w{entry.worker} keeps {name} in for {side} after {times} failures"
+
+
+def ends_are_told_once(timeline: Timeline) -> Iterator[str]:
+    """Each worker tells once that a job has ended."""
+    told = Counter((e.worker, e["video_id"]) for e in timeline.history.of("JobFinished"))
+    for (worker, video_id), times in told.items():
+        if times > 1:
+            yield f"w{worker} told {times} times that {video_id} has ended"
+
+
+def attempts_are_told(timeline: Timeline) -> Iterator[str]:
+    """Answers and errors list the exchanges that were made, in order."""
+    for entry in timeline.history.of("ended"):
+        told = entry["answer"] if entry["how"] == "answer" else entry.about.get("error")
+        record = getattr(told, "routing", None) or told
+        if _goes_many_ways(entry) or entry["errand"] == "content":
+            continue
+        if not isinstance(getattr(record, "attempts", None), tuple):
+            continue
+        listed = [attempt.deployment for attempt in record.attempts]
+        made = [e.deployment for e in _exchanges(timeline, entry.call)]
+        if listed != made:
+            yield f"call {entry.call} lists {listed} and made {made}"
+
+
 def refusals_are_heeded(timeline: Timeline) -> Iterator[str]:
     """A throttling, a rejected key and a missing model put their deployment out at once."""
     announced: dict[tuple[int | None, str], list[tuple[float, str]]] = defaultdict(list)
@@ -177,12 +329,22 @@ def refusals_are_heeded(timeline: Timeline) -> Iterator[str]:
             continue
         wanted = {"throttled": "throttled", "denied": "denied", "broke": "denied"}
         meant = truth.meaning(entry)
-        # A 403 rejects the key only of an account that has done this before.
-        if meant not in wanted or entry["status"] in (None, 403):
+        if meant not in wanted or entry["status"] is None:
             continue
         before = announced[entry.worker, entry["deployment"]]
         if not any(cause == wanted[meant] and at <= entry.at for at, cause in before):
             yield f"w{entry.worker} heard {entry['status']} of {entry['deployment']}, and went on"
+        if wanted[meant] == "denied":
+            yield from _left_in(timeline, entry, known)
+
+
+def _left_in(timeline: Timeline, entry: Entry, known: Known) -> Iterator[str]:
+    """Deployments of a rejected account that are still in rotation."""
+    accounts = {d["id"]: d["account"] for d in timeline.plan.data["deployments"]}
+    for name in known.deployments(entry.worker):
+        same = accounts[name] == entry["account"] and name not in known.renewed_during(entry)
+        if same and not known.denied(entry, name):
+            yield f"w{entry.worker} keeps {name} in, whose account said {entry['status']}"
 
 
 # Endings ----------------------------------------------------------------------------------------
@@ -207,7 +369,7 @@ def ends_in_time(timeline: Timeline) -> Iterator[str]:
         given = deadlines[entry.call] if entry["errand"] != "locate" else None
         bound = given or timeline.plan.data["settings"]["deadline"]
         if entry["errand"] == "wait":
-            bound = entry["arguments"]["wait_timeout"]
+            bound = entry["arguments"]["wait_timeout"] + LAST_LOOK
         # Who only picks takes the time that its own client takes.
         if entry["seconds"] > bound + SLACK and entry["errand"] != "pick":
             yield f"call {entry.call} took {entry['seconds']:.1f} s of {bound:g} s"
@@ -221,6 +383,26 @@ def leaves_nothing(timeline: Timeline) -> Iterator[str]:
             for name, known in worker.router.statistics().items():
                 if known["in_flight"]:
                     yield f"w{worker.number} counts {known['in_flight']} in flight at {name}"
+
+
+def mistakes_are_named(timeline: Timeline) -> Iterator[str]:
+    """A caller's mistake is an error that says which, and sends nothing."""
+    for entry in timeline.history.of("ended"):
+        expected = entry.get("expected")
+        if not expected or entry["how"] == "cancelled":
+            continue
+        raised = type(entry["error"]).__name__ if entry["how"] == "error" else entry["how"]
+        sent = len(_exchanges(timeline, entry.call))
+        if raised not in expected or sent:
+            yield f"call {entry.call} is a mistake ({expected}), became {raised}, sent {sent}"
+
+
+def submits_go_fresh(timeline: Timeline) -> Iterator[str]:
+    """A submit goes out on a connection that was in use two seconds ago, or on a new one."""
+    for entry in timeline.history.of("request"):
+        idle = entry.about.get("idle")
+        if idle is not None and entry["operation"] in SUBMITS and idle > 2.0:
+            yield f"call {entry.call} submitted on a connection that was idle for {idle} s"
 
 
 # Sharing ----------------------------------------------------------------------------------------
@@ -262,12 +444,20 @@ INVARIANTS: dict[str, Callable[[Timeline], Iterable[str]]] = {
     "true accepted": true_accepted,
     "nothing lost": nothing_lost,
     "job ends are true": job_ends_are_true,
+    "waits go on": waits_go_on,
     "asks the owner": asks_the_owner,
+    "what is named is asked for": what_is_named_is_asked_for,
+    "goes where it may": goes_where_it_may,
     "no pick of the ejected": no_pick_of_the_ejected,
     "no needless refusal": no_needless_refusal,
     "ejections are deserved": ejections_are_deserved,
     "refusals are heeded": refusals_are_heeded,
+    "who fails is out": who_fails_is_out,
+    "ends are told once": ends_are_told_once,
+    "attempts are told": attempts_are_told,
     "errors of the tree": errors_of_the_tree,
+    "mistakes are named": mistakes_are_named,
+    "submits go fresh": submits_go_fresh,
     "ends in time": ends_in_time,
     "leaves nothing": leaves_nothing,
     "all know the same": all_know_the_same,
@@ -303,20 +493,32 @@ def _exchanges(timeline: Timeline, call: int | None) -> list[Exchange]:
 
 
 def _must_fail_over(timeline: Timeline, entry: Entry) -> bool:
-    """Whether the one attempt of a submit was surely refused, and another was owed."""
+    """Whether the one attempt of a call was surely refused, and another was owed."""
     error = entry["error"]
     options = timeline.plan.errands[entry.call or 0].options
     settings = entry["fleet"].config.settings
     left = (options.get("deadline") or settings.deadline) - entry["seconds"]
     retries = options.get("retries")
     allowed = settings.retries if retries is None else retries
-    if len(error.attempts) != 1 or allowed < 1 or left <= 0.01:
+    if len(error.attempts) != 1 or allowed < 1 or left <= 0.5 or error.operation == "list":
         return False
     exchange = _exchanges(timeline, entry.call)[-1]
-    refused = ("throttled", "denied", "broke", "missing", "moved")
-    surely = exchange.fault in ("refused", "unreachable") or meaning(exchange) in refused
+    meant = meaning(exchange)
+    surely = meant in ("throttled", "denied", "broke", "missing", "moved")
+    if meant == "failure":
+        submit = exchange.operation in SUBMITS
+        harmless = not submit or _vouched_for(entry, exchange.deployment)
+        surely = not exchange.sent_whole or (exchange.status is not None and harmless)
+        # What began with a 2xx and broke is no refusal; going on costs of the budget.
+        surely = surely and not 200 <= (exchange.status or 0) < 300
     # 403 is the caller's error, but of an account that has done this before.
-    return surely and exchange.operation in SUBMITS and exchange.status != 403
+    return surely and exchange.status != 403
+
+
+def _vouched_for(entry: Entry, name: str) -> bool:
+    """Whether its owner says that a deployment never bills what it answers with 5xx."""
+    deployments = entry["fleet"].config.deployments
+    return any(d.id == name and d.retry_on_5xx for d in deployments)
 
 
 def _goes_many_ways(entry: Entry) -> bool:
@@ -325,21 +527,28 @@ def _goes_many_ways(entry: Entry) -> bool:
     return several or entry["arguments"].get("replicate", 1) != 1
 
 
-def _candidates(timeline: Timeline, entry: Entry) -> list[Deployment]:
+def _candidates(timeline: Timeline, entry: Entry, operation: str) -> list[Deployment]:
     """Who may serve a call by the configuration alone."""
     arguments, fleet = entry["arguments"], entry["fleet"]
-    operation = entry["error"].operation
     named = arguments.get("target_model_names") or arguments.get("model")
-    groups = named.split(",") if isinstance(named, str) else named
-    ids = [arguments.get("video_id"), arguments.get("character_id")]
-    ids = [one for one in [*ids, *arguments.get("characters", ())] if one]
-    if not groups and not ids:
+    groups = [one.strip() for one in named.split(",")] if isinstance(named, str) else named
+    ids = _ids_in(entry)
+    everywhere = operation == "list" and "account" in arguments
+    if not groups and not ids and not everywhere:
         groups = [fleet.config.settings.default_model]
     owners = {deployment.account for deployment in fleet.config.deployments}
     for one in ids:
-        owners &= {account for account, _ in timeline.made.get(one, ())}
+        if one in timeline.made:
+            owners &= {account for account, _ in timeline.made[one]}
     if "account" in arguments:
-        owners = {arguments["account"]}
+        owners &= {arguments["account"]}
+    if operation == "list":
+        # A page is an account's, whichever of its deployments is asked for it.
+        named_by = [
+            d for d in fleet.config.deployments if set(groups or d.model_names) & set(d.model_names)
+        ]
+        owners &= {deployment.account for deployment in named_by}
+        groups = None
     return [
         deployment
         for deployment in fleet.config.deployments
@@ -348,6 +557,14 @@ def _candidates(timeline: Timeline, entry: Entry) -> list[Deployment]:
         and operation in deployment.operations
         and (deployment.weight > 0 or ids or operation not in SUBMITS)
     ]
+
+
+def _ids_in(entry: Entry) -> list[str]:
+    """What a call names, as it names it."""
+    arguments = entry["arguments"]
+    named = [arguments.get("video_id"), arguments.get("character_id")]
+    named += list(arguments.get("characters") or ())
+    return [str(getattr(one, "id", one)) for one in named if one]
 
 
 def _id_in(answer: Any) -> str:

@@ -12,6 +12,7 @@ import email.utils
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +23,13 @@ from virtual_time import Turns
 
 from router.testing import StandIn
 
-__all__ = ["Exchange", "Network", "World"]
+__all__ = ["SUBMITS", "Exchange", "Network", "Wire", "Wires", "World", "wired"]
 
 SUBMITS = {"generation", "edit", "extension", "remix", "create_character"}
+
+# More of one answer than anybody should read; a reader without a bound would end the process.
+FLOOD = 64 << 20
+PIECE = 64 << 10
 
 
 @dataclass
@@ -44,6 +49,10 @@ class Exchange:
     names: bool = False
     """The call names something that exists, or that should."""
     closed: bool = True
+    struck: bool = False
+    """Whether the fault came about; a caller may have gone before."""
+    read: int = 0
+    """Bytes of the answer's body that were read."""
 
 
 @dataclass
@@ -63,10 +72,15 @@ class World:
     """The calls that name something which exists, or should."""
     calm: bool = False
     """The storms are over."""
+    coming: Exchange | None = None
+    """The exchange that the provider is about to work on."""
+    wrong: list[str] = field(default_factory=list)
+    """What the network itself saw that must not be."""
 
-    def fault_for(self, deployment: str, *, submit: bool) -> str | None:
+    def fault_for(self, deployment: str, operation: str) -> str | None:
+        submit, now = operation in SUBMITS, self.now()
         for storm in self.plan.storms:
-            covers = not self.calm and storm.covers(self.now(), deployment, submit=submit)
+            covers = not self.calm and storm.covers(now, deployment, operation, submit=submit)
             if covers and self.rng.random() < storm.share:
                 return storm.kind
         return None
@@ -79,50 +93,58 @@ class Network(httpx.BaseTransport, httpx.AsyncBaseTransport):
         self._world = world
         self._worker = worker
         self._alive = alive
+        self.wires: list[Wire] = []
+        """The connections of a router that opens its own."""
+
+    def note_wire(self, what: str, wire: Wire) -> None:
+        """That a connection was opened, or closed."""
+        if self._alive():
+            about = {"connection": wire.number, "to": wire.deployment}
+            self._world.history.note(what, worker=self._worker, **about)
+
+    def now(self) -> float:
+        return self._world.now()
 
     # Both doors take the same way; they differ in how they wait and how they read a body.
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if not self._alive():
+            self._world.turns.park()
         exchange = self._begins(request)
         chunks = iter(request.stream)  # type: ignore[arg-type]  # the blocking door's
         for wanted in self._on_the_way(exchange, request):
-            if wanted is None:
-                next(chunks, b"")
-            elif wanted < 0:
-                b"".join(chunks)
-                exchange.sent_whole = True
+            if isinstance(wanted, _Read):
+                wanted.take_all(chunks)
             else:
                 self._world.turns.sleep(wanted)
                 if not self._alive():
                     self._world.turns.park()
-        self._instruct(exchange)
+        self._instruct(exchange, request)
         response = self._world.provider.transport.handle_request(request)
-        return self._comes_back(exchange, response)
+        return self._comes_back(exchange, request, response)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if not self._alive():
+            await asyncio.Event().wait()
         exchange = self._begins(request)
         chunks = aiter(request.stream)  # type: ignore[arg-type]  # the async door's
         for wanted in self._on_the_way(exchange, request):
-            if wanted is None:
-                await anext(chunks, b"")
-            elif wanted < 0:
-                async for _ in chunks:
-                    pass
-                exchange.sent_whole = True
+            if isinstance(wanted, _Read):
+                await wanted.atake_all(chunks)
             else:
                 await asyncio.sleep(wanted)
                 if not self._alive():
                     await asyncio.Event().wait()
-        self._instruct(exchange)
+        self._instruct(exchange, request)
         response = await self._world.provider.transport.handle_async_request(request)
-        return self._comes_back(exchange, response)
+        return self._comes_back(exchange, request, response)
 
     def _begins(self, request: httpx.Request) -> Exchange:
         world = self._world
         deployment = request.url.host.removesuffix(".sim")
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         operation = _operation(request)
-        fault = world.fault_for(deployment, submit=operation in SUBMITS)
+        fault = world.fault_for(deployment, operation)
         call = request.headers.get("x-call")
         exchange = Exchange(
             worker=self._worker,
@@ -130,7 +152,7 @@ class Network(httpx.BaseTransport, httpx.AsyncBaseTransport):
             deployment=deployment,
             account=world.plan.keys.get(key, "?"),
             operation=operation,
-            fault=self._possible(fault, deployment, request),
+            fault=self._possible(fault, deployment),
             names=call is not None and int(call) in world.naming,
         )
         if key in world.revoked:
@@ -144,27 +166,26 @@ class Network(httpx.BaseTransport, httpx.AsyncBaseTransport):
             operation=operation,
             fault=exchange.fault,
             exchange=len(world.exchanges) - 1,
+            **request.extensions.get("wire", {}),
         )
-        if exchange.fault is not None:
-            world.struck[exchange.fault] += 1
         return exchange
 
-    def _possible(self, fault: str | None, deployment: str, request: httpx.Request) -> str | None:
+    def _possible(self, fault: str | None, deployment: str) -> str | None:
         told = {d["id"]: d for d in self._world.plan.data["deployments"]}
         if fault == "server_error_done" and told.get(deployment, {}).get("retry_on_5xx"):
             return "server_error"  # its owner vouches that it never bills what it answers so
-        if fault in ("job_fails", "job_refused", "never_ends") and request.method != "POST":
-            return None
         return fault
 
     def _on_the_way(
         self, exchange: Exchange, request: httpx.Request
-    ) -> Generator[float | None, None, None]:
-        """What happens before the request is there: seconds to wait, `None` to read a piece of the
-        body, a negative number to read it whole."""
+    ) -> Generator[float | _Read, None, None]:
+        """What happens before the request is there: seconds to wait, and what to read of it."""
         rng, fault = self._world.rng, exchange.fault
         patience = request.extensions["timeout"]
         yield rng.uniform(0.01, 0.5)
+        if fault is not None:
+            exchange.struck = True
+            self._world.struck[fault] += 1
         if fault == "refused":
             raise httpx.ConnectError("connection refused", request=request)
         if fault == "unreachable":
@@ -175,18 +196,29 @@ class Network(httpx.BaseTransport, httpx.AsyncBaseTransport):
             raise httpx.PoolTimeout("the pool is full", request=request)
         in_pieces = request.headers.get("content-type", "").startswith("multipart")
         if fault == "broken_sending" and in_pieces:
-            yield None
+            yield _Read(pieces=1)
             yield 0.1
             # As in nature, where a failed write surfaces as a failed read.
             kind = rng.choice((httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError))
             raise kind("broken pipe", request=request)
         if fault in ("lost_request", "broken_sending"):
-            yield -1.0
+            yield _Read()
+            exchange.sent_whole = True
             yield rng.uniform(0.0, 0.5)
             raise httpx.ReadError("connection reset by peer", request=request)
+        if fault in ("broken_at_the_end", "died_at_the_end"):
+            # All that was promised is out, and nobody asks the sender whether there is more.
+            reading = _Read(size=int(request.headers.get("content-length", "0")))
+            yield reading
+            exchange.sent_whole = True
+            yield rng.uniform(0.0, 0.5)
+            if fault == "broken_at_the_end":
+                raise httpx.ReadError("connection reset by peer", request=request)
+            request.stream = httpx.ByteStream(bytes(reading.body))
 
-    def _instruct(self, exchange: Exchange) -> None:
+    def _instruct(self, exchange: Exchange, request: httpx.Request) -> None:
         """Tell the provider what to do wrong with the request that comes now."""
+        self._world.coming = exchange
         plan = self._world.provider.fault
         rng, fault = self._world.rng, exchange.fault
         if fault in ("reset_unread", "reset_done"):
@@ -196,22 +228,28 @@ class Network(httpx.BaseTransport, httpx.AsyncBaseTransport):
         elif fault == "slow":
             plan("delay", seconds=rng.uniform(1.0, 8.0))
         elif fault == "drip":
-            plan("drip", seconds=rng.choice((0.001, 0.5)))
+            # A clip byte by byte is never whole; a short answer may be, in time.
+            long = exchange.operation == "content"
+            plan("drip", seconds=0.5 if long else rng.choice((0.001, 0.5)))
         elif fault == "endless":
-            plan("endless", size=1 << 20, seconds=0.01)
+            # A video has no bound but the time that it may take.
+            plan("endless", size=PIECE, seconds=0.5 if exchange.operation == "content" else 0.01)
         elif fault == "redirect":
             plan("redirect", location="http://elsewhere.sim/")
-        elif fault == "job_fails":
-            plan("job_fails", code="server_error")
-        elif fault == "job_refused":
-            plan("job_fails", code="moderation_blocked", message="against the content policy")
         elif fault in _STATUSES:
-            plan("status", after=fault.endswith("_done"), **_STATUSES[fault](rng))
-        elif fault is not None and fault not in ("broken_sending", "lost_request"):
+            now = self._world.plan.starts + self._world.now()
+            plan("status", after=fault.endswith("_done"), **_STATUSES[fault](rng, now))
+        elif fault == "died_at_the_end":
+            plan("reset", after=True)
+        elif fault is not None:
             plan(fault)
         exchange.sent_whole = fault != "reset_unread"
 
-    def _comes_back(self, exchange: Exchange, response: httpx.Response) -> httpx.Response:
+    def _comes_back(
+        self, exchange: Exchange, request: httpx.Request, response: httpx.Response
+    ) -> httpx.Response:
+        if exchange.fault == "endless" and exchange.operation == "content":
+            response.headers["content-type"] = "video/mp4"
         exchange.status = response.status_code
         exchange.headers = dict(response.headers)
         exchange.closed = False
@@ -222,29 +260,144 @@ class Network(httpx.BaseTransport, httpx.AsyncBaseTransport):
             of=exchange.deployment,
             status=response.status_code,
         )
-        response.stream = _Watched(response.stream, exchange)
+        response.stream = _Watched(response.stream, exchange, self._world)
         return response
 
 
-class _Watched(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that notes whether it was closed, as a connection must be."""
+class _Read:
+    """How much of a request's body is to be read: some pieces, or bytes, or all to its very end."""
 
-    def __init__(self, stream: Any, exchange: Exchange) -> None:
+    def __init__(self, *, pieces: int | None = None, size: int | None = None) -> None:
+        self._pieces = pieces
+        self._size = size
+        self.body = bytearray()
+
+    def take_all(self, chunks: Iterator[bytes]) -> None:
+        while self._more():
+            chunk = next(chunks, None)
+            if chunk is None:
+                return
+            self._take(chunk)
+
+    async def atake_all(self, chunks: AsyncIterator[bytes]) -> None:
+        while self._more():
+            chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            self._take(chunk)
+
+    def _more(self) -> bool:
+        return self._pieces != 0 and (self._size is None or len(self.body) < self._size)
+
+    def _take(self, chunk: bytes) -> None:
+        self.body += chunk
+        if self._pieces is not None:
+            self._pieces -= 1
+
+
+class _Watched(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that notes whether it was closed, as a connection must be, and how much was read."""
+
+    def __init__(self, stream: Any, exchange: Exchange, world: World) -> None:
         self._stream = stream
         self._exchange = exchange
+        self._world = world
+        self.closed_at: float | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._stream
+        for chunk in self._stream:
+            self._count(chunk)
+            yield chunk
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._stream:
+            self._count(chunk)
             yield chunk
+
+    def _count(self, chunk: bytes) -> None:
+        exchange = self._exchange
+        exchange.read += len(chunk)
+        if exchange.read > FLOOD:
+            self._world.wrong.append(
+                f"call {exchange.call} read {FLOOD >> 20} MiB of an answer of "
+                f"{exchange.deployment} to {exchange.operation}, and went on"
+            )
+            raise httpx.ReadError("more of an answer than anybody should read")
 
     def close(self) -> None:
         self._exchange.closed = True
+        if self.closed_at is None:
+            self.closed_at = self._world.now()
 
     async def aclose(self) -> None:
-        self._exchange.closed = True
+        self.close()
+
+
+class Wire(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """One connection of a router's own, in place of httpx's transports."""
+
+    def __init__(self, *, network: Network, origin: str) -> None:
+        self._network = network
+        self._answer: _Watched | None = None
+        self.deployment = httpx.URL(origin).host.removesuffix(".sim")
+        self.open = True
+        self.number = len(network.wires)
+        network.wires.append(self)
+        network.note_wire("opened", self)
+
+    def __repr__(self) -> str:
+        return f"connection {self.number} to {self.deployment}"
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self._takes(request)
+        return self._gives(self._network.handle_request(request))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self._takes(request)
+        return self._gives(await self._network.handle_async_request(request))
+
+    def _takes(self, request: httpx.Request) -> None:
+        about: dict[str, Any] = {"connection": self.number}
+        if not self.open:
+            about["idle"] = float("inf")  # which no bound allows
+        elif self._answer is not None:
+            closed_at = self._answer.closed_at
+            about["idle"] = float("inf") if closed_at is None else self._network.now() - closed_at
+        request.extensions = {**request.extensions, "wire": about}
+
+    def _gives(self, response: httpx.Response) -> httpx.Response:
+        assert isinstance(response.stream, _Watched)
+        self._answer = response.stream
+        return response
+
+    def close(self) -> None:
+        if self.open:
+            self.open = False
+            self._network.note_wire("closed", self)
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+class Wires:
+    """What a router asks for the arguments of a new connection; here they name the network."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def arguments(self, origin: str) -> dict[str, Any]:
+        return {"network": self._network, "origin": origin}
+
+
+@contextmanager
+def wired() -> Iterator[None]:
+    """Let routers without a client of their caller's open wires, and no sockets."""
+    before = httpx.HTTPTransport, httpx.AsyncHTTPTransport
+    httpx.HTTPTransport = httpx.AsyncHTTPTransport = Wire  # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        httpx.HTTPTransport, httpx.AsyncHTTPTransport = before  # type: ignore[misc]
 
 
 def _operation(request: httpx.Request) -> str:
@@ -264,14 +417,14 @@ def _operation(request: httpx.Request) -> str:
 Details = dict[str, Any]
 
 
-def _throttled(rng: random.Random) -> Details:
+def _throttled(rng: random.Random, now: float) -> Details:
     headers = rng.choice(
         (
             {},
             {"retry-after": "0"},
             {"retry-after": "7"},
             {"retry-after": "31536000"},
-            {"retry-after": email.utils.formatdate(1_800_000_300, usegmt=True)},
+            {"retry-after": email.utils.formatdate(now + 300, usegmt=True)},
             {"retry-after-ms": "2500", "retry-after": "60"},
             {"retry-after": "soon"},
         )
@@ -279,41 +432,41 @@ def _throttled(rng: random.Random) -> Details:
     return {"status": 429, "headers": headers, "body": {"error": {"message": "slow down"}}}
 
 
-def _busy(rng: random.Random) -> Details:
+def _busy(rng: random.Random, now: float) -> Details:
     return {"status": 503, "headers": {"retry-after": rng.choice(("1", "20"))}, "body": "busy"}
 
 
-def _server_error(rng: random.Random) -> Details:
+def _server_error(rng: random.Random, now: float) -> Details:
     body = rng.choice((None, "<html><body>Bad gateway</body></html>", ""))
     return {"status": rng.choice((500, 502, 503, 504)), "body": body}
 
 
-def _bad_request(rng: random.Random) -> Details:
+def _bad_request(rng: random.Random, now: float) -> Details:
     status = rng.choice((400, 409, 413, 415, 422))
     message = rng.choice(("prompt is too long", "rejected by our content policy"))
     return {"status": status, "body": {"error": {"message": message, "code": "invalid_value"}}}
 
 
-def _not_found(rng: random.Random) -> Details:
+def _not_found(rng: random.Random, now: float) -> Details:
     return {"status": 404, "body": {"error": {"message": "No such video", "code": "not_found"}}}
 
 
-def _model_missing(rng: random.Random) -> Details:
+def _model_missing(rng: random.Random, now: float) -> Details:
     status = rng.choice((404, 501))
     error = {"message": "The model sora-2 does not exist", "code": "model_not_found"}
     return {"status": status, "body": {"error": error}}
 
 
-def _denied(rng: random.Random) -> Details:
+def _denied(rng: random.Random, now: float) -> Details:
     return {"status": rng.choice((401, 403)), "body": {"error": {"message": "no access"}}}
 
 
-def _broke(rng: random.Random) -> Details:
+def _broke(rng: random.Random, now: float) -> Details:
     error = {"message": "You exceeded your current quota", "code": "insufficient_quota"}
     return {"status": 429, "body": {"error": error}}
 
 
-_STATUSES: dict[str, Callable[[random.Random], Details]] = {
+_STATUSES: dict[str, Callable[[random.Random, float], Details]] = {
     "throttled": _throttled,
     "busy": _busy,
     "server_error": _server_error,

@@ -12,7 +12,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BLOWS", "FAULTS", "Blow", "Errand", "Plan", "Storm", "drawn"]
+__all__ = [
+    "BLOWS",
+    "FATES",
+    "FAULTS",
+    "FOLLOW_UPS",
+    "READ_FAULTS",
+    "STARTERS",
+    "USED",
+    "Blow",
+    "Errand",
+    "Plan",
+    "Storm",
+    "drawn",
+    "weighted",
+]
 
 GROUPS = ("sora-2", "sora-2-pro")
 # What can befall a request, by name: how often, and the details that are drawn with it. What is not
@@ -23,6 +37,8 @@ FAULTS: dict[str, float] = {
     "pool": 1,  # no free connection of our own
     "broken_sending": 3,  # the connection breaks while the body goes out
     "lost_request": 3,  # the whole body goes out, and the work is not done
+    "broken_at_the_end": 2,  # the same, and nobody asked whether there is more of the body
+    "died_at_the_end": 2,  # the same, and the work was done
     "reset_unread": 2,  # reset before anything was read
     "reset_done": 3,  # the work is done, and then the connection breaks
     "late": 3,  # the work is done, the answer comes after the time-out
@@ -30,11 +46,11 @@ FAULTS: dict[str, float] = {
     "drip": 1,  # byte by byte
     "endless": 1,
     "truncated": 2,
-    "reset_mid_body": 1,
+    "reset_mid_body": 2,
     "garbage": 2,  # 200 with HTML
     "empty": 1,
     "wrong_types": 1,
-    "many_headers": 1,
+    "many_headers": 2,
     "redirect": 1,
     "throttled": 4,  # 429 with and without Retry-After, of all lengths
     "busy": 2,  # 503 with Retry-After
@@ -42,18 +58,39 @@ FAULTS: dict[str, float] = {
     "server_error_done": 2,  # the same after the work was done
     "bad_request": 3,  # 400, 409, 413, 415, 422, content policy
     "not_found": 1,  # 404 of an id
-    "model_missing": 1,  # 404 whose body names the model; 501
-    "denied": 1,  # 401, 403
-    "broke": 1,  # 429 insufficient_quota
-    "job_fails": 2,
-    "job_refused": 1,  # the job fails by what it was asked for
-    "never_ends": 1,
+    "model_missing": 2,  # 404 whose body names the model; 501
+    "denied": 2,  # 401, 403
+    "broke": 2,  # 429 insufficient_quota
+}
+
+# What can befall a download, and how often where a storm is aimed at downloads alone.
+READ_FAULTS: dict[str, float] = {
+    "refused": 2,
+    "late": 3,
+    "slow": 1,
+    "drip": 3,
+    "endless": 3,
+    "truncated": 3,
+    "reset_mid_body": 2,
+    "garbage": 2,
+    "empty": 3,
+    "wrong_types": 2,
+    "throttled": 2,
+    "server_error": 3,
+    "not_found": 2,
+}
+
+# What can befall a job that was accepted, whatever becomes of the answer that says so.
+FATES: dict[str, float] = {
+    "job_fails": 3,
+    "job_refused": 1,  # it fails by what it was asked for
+    "never_ends": 2,
 }
 
 # What can befall a worker or the store. Cancelled and killed calls are drawn with the calls.
 BLOWS: dict[str, float] = {
     "kill": 2,  # a worker dies, and another takes its place
-    "reload": 3,  # new weights, a deployment more or less
+    "reload": 5,  # another configuration in one worker; of secrets, in all
     "reload_broken": 1,  # a file that is refused
     "rotate_key": 2,  # the old key is worth nothing; workers hear of the new one later
     "skew": 2,  # a worker's clock is set
@@ -62,20 +99,36 @@ BLOWS: dict[str, float] = {
     "lose_answers": 2,  # the store does what it is told, and its answers are lost
 }
 
-# What callers do, and how often.
-ERRANDS: dict[str, float] = {
+# The details of a blow that mean something.
+USED: dict[str, tuple[str, ...]] = {
+    "freeze": ("lasts",),
+    "lose_answers": ("lasts",),
+    "rotate_key": ("lasts",),
+    "skew": ("amount",),
+}
+
+# What callers do, and how often: what makes something, and what is about something that was made.
+STARTERS: dict[str, float] = {
     "generation": 10,
-    "edit": 4,
-    "extension": 2,
-    "remix": 2,
-    "create_character": 3,
-    "get_character": 2,
+    "edit": 3,
+    "extension": 1,
+    "create_character": 4,
+    "pick": 3,
+    "mistake": 1,
+    "list": 0.5,
+}
+FOLLOW_UPS: dict[str, float] = {
     "status": 5,
-    "wait": 5,
-    "content": 4,
+    "wait": 7,
+    "content": 8,
+    "picture": 2,  # a thumbnail or a spritesheet
+    "edit": 2,
+    "extension": 2,
+    "remix": 3,
+    "get_character": 2,
     "delete": 1,
-    "list": 1,
-    "pick": 2,
+    "list": 2,
+    "pick_read": 2,
     "observe": 1,
     "locate": 1,
     "mistake": 2,
@@ -92,12 +145,14 @@ class Storm:
     share: float
     deployment: str | None = None
     submits: bool | None = None
+    operation: str | None = None
 
-    def covers(self, at: float, deployment: str, *, submit: bool) -> bool:
+    def covers(self, at: float, deployment: str, operation: str, *, submit: bool) -> bool:
         return (
             self.starts <= at < self.ends
             and self.deployment in (None, deployment)
             and self.submits in (None, submit)
+            and self.operation in (None, operation)
         )
 
 
@@ -147,43 +202,66 @@ class Plan:
     """By how many seconds each worker's clock is wrong from the start."""
     lasts: float
     """Seconds in which all calls begin."""
+    starts: float
+    """The Unix time at which the timeline begins."""
+    turn_seconds: float
+    """Seconds between a worker's turns of sharing."""
+    fates: float
+    """The share of the jobs that do not end well."""
+    fate: str | None
+    """The one way in which they end then; else there are all kinds."""
 
 
-def _weighted(rng: random.Random, table: Mapping[str, float]) -> str:
+def weighted(rng: random.Random, table: Mapping[str, float]) -> str:
     return rng.choices(list(table), list(table.values()))[0]
 
 
 def drawn(seed: int) -> Plan:
     """The plan of a seed."""
     rng = random.Random(f"{seed}/plan")
-    data, keys = _fleet(rng)
+    # Rankings of more deployments than a fleet of a few sees are a path of their own.
+    large = rng.random() < 0.025
+    data, keys = _fleet(rng, large=large)
     names = [deployment["id"] for deployment in data["deployments"]]
-    workers = rng.randint(1, 4)
-    # Many calls at once, or a few now and then.
-    lasts = rng.choice((10.0, 100.0, 900.0))
+    workers = rng.randint(1, 2 if large else 4)
+    # Many calls at once, or a few now and then; rarely over more than an hour.
+    lasts = rng.choices((10.0, 100.0, 900.0, 4500.0), (10, 10, 10, 1))[0]
+    many = rng.randint(8, 12 if large else 40)
+    errands = tuple(_errand(rng, number, workers, lasts) for number in range(many))
     return Plan(
         seed=seed,
         data=data,
         keys=keys,
         workers=workers,
-        errands=tuple(_errand(rng, number, workers, lasts) for number in range(rng.randint(8, 40))),
-        storms=tuple(_storm(rng, names, lasts) for _ in range(rng.randint(0, 6))),
-        blows=tuple(_blow(rng, workers, lasts) for _ in range(rng.choice((0, 1, 2, 4)))),
+        errands=errands,
+        storms=tuple(_storm(rng, names, lasts) for _ in range(rng.randint(0, 8))),
+        blows=tuple(_blow(rng, workers, lasts, errands) for _ in range(rng.choice((0, 1, 2, 4)))),
         limits={
             "rpm": rng.choice((None, None, None, 3)),
             "max_running_jobs": rng.choice((None, None, 1, 3)),
         },
         lasts=lasts,
         skews=tuple(rng.uniform(-3, 3) for _ in range(workers)),
+        starts=_starts(rng, lasts),
+        turn_seconds=5.0 if lasts > 1000 else 0.5,
+        fates=rng.choice((0.0, 0.0, 0.1, 0.5, 1.0)),
+        # Of one kind, so that some fail one after another and nothing comes in between.
+        fate=rng.choice((None, None, *FATES)),
     )
 
 
-def _fleet(rng: random.Random) -> tuple[dict[str, Any], dict[str, str]]:
-    accounts = ["east", "west", "north", "south"][: rng.randint(1, 4)]
+def _starts(rng: random.Random, lasts: float) -> float:
+    """Some time within an hour; often such that the hour ends under way, or just at the start."""
+    before_the_end = rng.choice((rng.uniform(0, 3600), rng.uniform(0, min(lasts, 3600.0)), 0.0))
+    return 1_800_003_600.0 - before_the_end
+
+
+def _fleet(rng: random.Random, *, large: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    accounts = ["east", "west", "north", "south"][: 4 if large else rng.randint(1, 4)]
     deployments = [
         _deployment(rng, f"{account}-{n}", account)
         for account in accounts
-        for n in range(1, rng.choice((2, 2, 3, 4)))
+        for n in range(1, 11 if large else rng.choice((2, 2, 3, 4)))
     ]
     if all(deployment.get("weight") == 0 for deployment in deployments):
         del deployments[0]["weight"]
@@ -239,11 +317,12 @@ def _errand(rng: random.Random, number: int, workers: int, lasts: float) -> Erra
     cut = None
     if door == "async" and rng.random() < 0.15:
         cut = (rng.choice(("cancel", "cancel", "kill")), 1 + int(rng.expovariate(0.35)))
+    what, at = _what_and_when(rng, lasts)
     return Errand(
         number=number,
-        at=rng.choice((0.0, rng.uniform(0, lasts))),
+        at=at,
         worker=rng.randrange(workers),
-        what=_weighted(rng, ERRANDS),
+        what=what,
         door=door,
         options=options,
         chance=rng.getrandbits(32),
@@ -251,22 +330,36 @@ def _errand(rng: random.Random, number: int, workers: int, lasts: float) -> Erra
     )
 
 
+def _what_and_when(rng: random.Random, lasts: float) -> tuple[str, float]:
+    """First things are made, and then follows what is about them; some are made later, too."""
+    if rng.random() < 0.5:
+        at = rng.choice((0.0, rng.uniform(0, 0.3 * lasts), rng.uniform(0, lasts)))
+        return weighted(rng, STARTERS), at
+    return weighted(rng, FOLLOW_UPS), rng.uniform(0.1, 1.0) * lasts
+
+
 def _storm(rng: random.Random, names: list[str], lasts: float) -> Storm:
     starts = rng.choice((0.0, rng.uniform(0, lasts)))
+    # Rare operations would hardly ever be met by what strikes at random.
+    aims = (None, None, None, "content", "content", "status", "list", "create_character")
+    operation = rng.choice(aims)
     return Storm(
-        kind=_weighted(rng, FAULTS),
+        kind=weighted(rng, READ_FAULTS if operation in ("content", "list") else FAULTS),
         starts=starts,
-        ends=starts + lasts * rng.choice((0.1, 0.3, 1.0)),
+        ends=starts + lasts * (1.0 if operation else rng.choice((0.1, 0.3, 1.0))),
         share=rng.choice((0.1, 0.5, 1.0)),
         deployment=rng.choice((None, rng.choice(names), rng.choice(names))),
-        submits=rng.choice((None, None, True, False)),
+        submits=None if operation else rng.choice((None, None, True, False)),
+        operation=operation,
     )
 
 
-def _blow(rng: random.Random, workers: int, lasts: float) -> Blow:
+def _blow(rng: random.Random, workers: int, lasts: float, errands: tuple[Errand, ...]) -> Blow:
+    # While some call is surely under way, or at any time.
+    amid = rng.choice(errands).at + rng.uniform(0.02, 1.0)
     return Blow(
-        kind=_weighted(rng, BLOWS),
-        at=rng.uniform(0, lasts),
+        kind=weighted(rng, BLOWS),
+        at=rng.choice((amid, amid, rng.uniform(0, lasts))),
         worker=rng.randrange(workers),
         lasts=rng.choice((1.0, 20.0, 200.0)),
         amount=rng.choice((-120.0, -2.0, 2.0, 120.0)),

@@ -19,9 +19,10 @@ class StoreAwayError(ConnectionError):
 class SharedStore:
     """One store, with its troubles; `view` is what a worker sees of it."""
 
-    def __init__(self, now: Callable[[], float], history: History) -> None:
+    def __init__(self, now: Callable[[], float], history: History, starts: float) -> None:
         self._now = now
         self._history = history
+        self._starts = starts
         self.store: Store = MemoryStore()
         self.frozen_until = 0.0
         self.deaf_until = 0.0
@@ -54,8 +55,8 @@ class SharedStore:
                 deployment=deployment,
                 scope=scope,
                 cause=cause.value,
-                until=known.until,
-                credential=known.credential,
+                seconds=known.until - self._starts - self._now(),
+                unshown={"until": known.until, "credential": known.credential},
             )
         return news
 

@@ -19,16 +19,23 @@ __all__ = ["READS", "Known", "Record", "Truth", "meaning", "unsure"]
 READS = {"get_character", "status", "content", "list", "delete"}
 
 
-def meaning(exchange: Exchange) -> str:
-    """What an exchange says of whoever was asked, by its status alone where it had one."""
+def meaning(exchange: Exchange, *, worked: bool = True) -> str:
+    """What an exchange says of whoever was asked, by its status alone where it had one.
+
+    `worked`: the account has answered this operation before, so that a 403 is news of its key.
+    """
     status, headers = exchange.status, exchange.headers
+    if exchange.fault == "pool":
+        return "own"
     if status is None or 200 <= status < 300:
+        if exchange.fault in ("drip", "many_headers"):
+            return "either"  # a quick one comes to its end
         return "failure" if status is None or exchange.fault in _SPOILT else "success"
     if status == 429:
         return "broke" if exchange.fault == "broke" else "throttled"
     if status == 503 and "retry-after" in headers:
         return "throttled"
-    if status == 401 or (status == 403 and exchange.fault == "denied"):
+    if status == 401 or (status == 403 and exchange.fault == "denied" and worked):
         return "denied"
     if status == 501 or (status == 404 and exchange.fault == "model_missing"):
         return "missing"
@@ -39,7 +46,7 @@ def meaning(exchange: Exchange) -> str:
     return "caller" if status < 500 else "failure"
 
 
-_SPOILT = {"drip", "endless", "truncated", "reset_mid_body", "garbage", "empty", "wrong_types"}
+_SPOILT = {"endless", "truncated", "reset_mid_body", "garbage", "empty", "wrong_types"}
 
 
 def unsure(exchange: Exchange) -> bool:
@@ -59,6 +66,17 @@ class Truth:
             self._requests[key].append(entry)
         begun = timeline.history.of("begins")
         self._picked = {entry.call for entry in begun if entry["errand"] == "pick"}
+        self._ended = {entry.call: entry for entry in timeline.history.of("ended")}
+        self._settings = timeline.plan.data["settings"]
+        self._options = {errand.number: errand.options for errand in timeline.plan.errands}
+        # A 403 means something only after a success, so all is read in order, once.
+        worked: set[tuple[object, ...]] = set()
+        self._meanings: dict[int, str] = {}
+        for entry in timeline.history.of("Attempted"):
+            done = (entry.worker, entry["account"], entry["operation"])
+            self._meanings[id(entry)] = self._meaning(entry, worked=done in worked)
+            if entry["result"] == "success":
+                worked.add(done)
 
     def exchange(self, attempted: Entry) -> Exchange | None:
         """The exchange that an event tells of: the last of its call at its deployment by then.
@@ -73,12 +91,34 @@ class Truth:
         return next(reversed(alike or found), None)
 
     def meaning(self, attempted: Entry) -> str:
+        return self._meanings[id(attempted)]
+
+    def _meaning(self, attempted: Entry, *, worked: bool) -> str:
         exchange = self.exchange(attempted)
         if attempted["result"] in ("cancelled", "deadline passed") or exchange is None:
             return "nothing"
         if attempted.call in self._picked and attempted["status"] is None:
             return "failure"  # whatever came, its caller reported that nothing did
-        return meaning(exchange)
+        if attempted["result"] == "no answer in time" and self._cut_short(attempted):
+            return "nothing"
+        meant = meaning(exchange, worked=worked)
+        if meant == "either":
+            return "failure" if attempted["status"] is None else "success"
+        return meant
+
+    def _cut_short(self, attempted: Entry) -> bool:
+        """Whether an exchange ended by its call's deadline, before its own time was over."""
+        ended = self._ended.get(attempted.call)
+        if ended is None:  # `locate`, or a call whose worker died: its fleet is the plan's
+            return bool(attempted["seconds"] < self._settings["timeout"] - 0.01)
+        config = ended["fleet"].config
+        own = [d.timeout for d in config.deployments if d.id == attempted["deployment"]]
+        options = self._options[attempted.call or 0]
+        allowed = options.get("timeout") or next(iter(own), None) or config.settings.timeout
+        deadline = options.get("deadline") or config.settings.deadline
+        spent = max(attempted["seconds"], attempted.at - (ended.at - ended["seconds"]))
+        late = ended["errand"] != "wait" and spent >= deadline - 0.01
+        return bool(attempted["seconds"] < allowed - 0.01 or late)
 
 
 @dataclass(frozen=True)
@@ -152,6 +192,34 @@ class Known:
                 return out
         return None
 
+    def failed_out(self, entry: Entry, deployment: str, side: str) -> bool:
+        """Whether this worker keeps a deployment out for its failures on this side."""
+        return any(
+            out.cause == "failures" and out.scope in (side, "both") and out.until > self._now(entry)
+            for out in self._out[entry.worker, deployment]
+        )
+
+    def denied(self, entry: Entry, deployment: str) -> bool:
+        """Whether this worker keeps a deployment out for its key."""
+        return any(
+            out.cause == "denied" and out.until > self._now(entry)
+            for out in self._out[entry.worker, deployment]
+        )
+
+    def deployments(self, worker: int | None) -> list[str]:
+        """What stands in this worker's configuration now."""
+        return list(self._credentials[worker])
+
+    def back_in(self, entry: Entry, deployment: str, operation: str) -> float:
+        """In how many seconds nothing that this worker knows of is in the way any more."""
+        now = self._now(entry)
+        ends = [
+            out.until
+            for out in self._out[entry.worker, deployment]
+            if out.covers(operation) and not (operation in READS and out.cause == "failures")
+        ]
+        return max([end - now for end in ends] or [0.0])
+
     def renewed_during(self, entry: Entry) -> set[str]:
         """Deployments whose key changed under a call: it goes on with the fleet it began with."""
         begun = self._begun.get(entry.call, 0)
@@ -197,7 +265,9 @@ class Record:
         if cause != "failures":
             wanted = {"throttled": {"throttled"}, "denied": {"denied", "broke"}}
             said = wanted.get(cause, {"missing"})
-            return None if said & heard else f"{cause}, and it said {sorted(heard)}"
+            if not said & heard:
+                return f"{cause}, and it said {sorted(heard)}"
+            return self._longer_than_told(entry) if cause == "throttled" else None
         sides = {"submits", "reads"} if entry["scope"] == "both" else {entry["scope"]}
         before = any((worker, name, side) in self._out_before for side in sides)
         least = 1 if before else 3
@@ -211,11 +281,27 @@ class Record:
             self._failures[worker, name, side] = 0
         return None
 
+    def _longer_than_told(self, ejected: Entry) -> str | None:
+        """What speaks against the length of a throttling: the provider's own word."""
+        for entry in self._timeline.history.of("Attempted"):
+            same = (entry.worker, entry["deployment"], entry.at) == (
+                ejected.worker,
+                ejected["deployment"],
+                ejected.at,
+            )
+            exchange = self._truth.exchange(entry) if same else None
+            told = exchange and _wait_told(exchange.headers, ejected["their_time"])
+            if told and abs(told - ejected["seconds"]) < 0.01:
+                return None
+            if exchange and told is None and ejected["seconds"] % 5.0 < 0.01:
+                return None  # nothing was told: five seconds, doubling
+        return f"for {ejected['seconds']} s, which nobody said"
+
     def take(self, entry: Entry) -> None:
         worker = entry.worker
         if entry.what == "Attempted":
             self._count(entry, self._truth.meaning(entry))
-        elif entry.what == "JobFinished" and entry["status"] == "failed":
+        elif entry.what == "JobFinished" and entry["status"] == "failed" and self._blamed(entry):
             for name in self._deployments(entry["account"]):
                 self._failures[worker, name, "submits"] += 1
 
@@ -230,6 +316,11 @@ class Record:
             for one in ("submits", "reads") if both else (side,):
                 self._failures[worker, name, one] += 1
 
+    @staticmethod
+    def _blamed(finished: Entry) -> bool:
+        """Whether a failed job is its deployment's fault; what was asked for is its caller's."""
+        return finished["code"] != "moderation_blocked"
+
     def _heard(self, ejected: Entry) -> set[str]:
         """What this worker had heard from the deployment, or its account, at that very moment."""
         account = ejected["account"]
@@ -238,7 +329,8 @@ class Record:
             if entry.worker != ejected.worker or entry.at != ejected.at:
                 continue
             if entry.what == "JobFinished":
-                heard |= {"job"} if entry["account"] == account else set()
+                failed = entry["account"] == account and entry["status"] == "failed"
+                heard |= {"job"} if failed and self._blamed(entry) else set()
             elif entry["account"] == account:
                 same = entry["deployment"] == ejected["deployment"]
                 meant = self._truth.meaning(entry)

@@ -13,31 +13,30 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import io
 import random
-import re
-from collections.abc import Callable, Coroutine
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
+from sim_errands import Asked, Draws, mark, marked
 from sim_history import History
-from sim_network import Network, World
-from sim_plan import GROUPS, Blow, Errand, Plan, drawn
+from sim_network import Network, Wires, World, wired
+from sim_plan import FATES, GROUPS, USED, Blow, Errand, Plan, drawn, weighted
 from sim_store import SharedStore, StoreAwayError, WorkersView
 from virtual_time import Killed, Stuck, Turns, VirtualLoop, struck
 
 from router import Router, RouterError, events
 from router._doors import BlockingDoor
 from router.testing import StandIn
-from router.testing.media import CLIP
 from router.trip import Side
+from router.types import VideoPage
 
 __all__ = ["Timeline", "Worker", "marked", "run"]
-
-UNIX = 1_800_000_000.0
-TURN_SECONDS = 0.5
-PATIENCE = 1000.0
-"""Seconds that anybody waits for a job."""
 
 
 class WorkersClock:
@@ -53,7 +52,7 @@ class WorkersClock:
         return self._world.now()
 
     def time(self) -> float:
-        return UNIX + self._world.now() + self.skew
+        return self._world.plan.starts + self._world.now() + self.skew
 
     def sleep(self, seconds: float) -> None:
         self._turns.sleep(seconds)
@@ -69,12 +68,13 @@ class WorkersClock:
 class ProvidersClock:
     """The clock of the provider; what blocks on it gives its turn away."""
 
-    def __init__(self, loop: VirtualLoop, turns: Turns) -> None:
+    def __init__(self, loop: VirtualLoop, turns: Turns, starts: float) -> None:
+        self._starts = starts
         self.monotonic = loop.time
         self.sleep = turns.sleep
 
     def time(self) -> float:
-        return UNIX + self.monotonic()
+        return self._starts + self.monotonic()
 
 
 @dataclass(eq=False)
@@ -85,8 +85,11 @@ class Worker:
     data: dict[str, Any]
     router: Router = field(init=False)
     clock: WorkersClock = field(init=False)
+    network: Network = field(init=False)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     alive: bool = True
+    hook_raises: bool = False
+    """Whether its `on_event` raises, each time."""
     offset: float = 0.0
     """From the one clock to what the worker took for the time when it began."""
 
@@ -111,13 +114,28 @@ def run(seed: int, plan: Plan | None = None) -> Timeline:
     loop = VirtualLoop()
     player = _Player(loop, plan or drawn(seed))
     try:
-        loop.run_until_complete(player.play())
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        with wired():
+            loop.run_until_complete(player.play())
+            loop.run_until_complete(loop.shutdown_asyncgens())
     except Stuck as stuck:
-        player.timeline.left.append(str(stuck))
+        player.timeline.left.append(f"{stuck}; open are {player.open_calls()}")
     finally:
         loop.close()
+        player.end()
     return player.timeline
+
+
+_CHANGES: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "weight": ("weight", (0.5, 2)),
+    "order": ("order", (1, 2, 3)),
+    "group": ("model_name", ("sora-2", "sora-2-pro", list(GROUPS))),
+    "operations": ("operations", (["generation", "status"], ["generation", "status", "content"])),
+}
+
+_FATES: dict[str, dict[str, str]] = {
+    "job_fails": {"code": "server_error"},
+    "job_refused": {"code": "moderation_blocked", "message": "against the content policy"},
+}
 
 
 class _Player:
@@ -129,21 +147,55 @@ class _Player:
         provider = StandIn(
             accounts=plan.keys,
             job_seconds=self._job_seconds,
-            clock=ProvidersClock(loop, self._turns),
+            clock=ProvidersClock(loop, self._turns, plan.starts),
             seed=plan.seed,
             **plan.limits,
         )
         history = History(loop.time)
         rng = random.Random(f"{plan.seed}/network")
         self._world = World(plan, provider, history, self._turns, loop.time, rng)
-        self._store = SharedStore(loop.time, history)
+        self._store = SharedStore(loop.time, history, plan.starts)
         self.timeline = Timeline(plan, self._world, history, self._store, [])
         self._made = self.timeline.made
+        self._secrets: list[str] = list(plan.data["settings"]["id_secrets"])
+        self._draws = Draws(list(plan.data["accounts"]), self._made)
+        self._folder = tempfile.TemporaryDirectory()
         self._stand_ins: dict[int, Worker] = {}
         """Who has the place of each worker of the plan now."""
 
     def _job_seconds(self, operation: str, account: str) -> float:
-        return self._rng.choice((0.0, 30.0, 100.0, 300.0))
+        self._doom(operation, account)
+        # Short ones, too: there must be videos to bring and to change while calls are made.
+        short = 0.1 * min(self._plan.lasts, 300.0)
+        return self._rng.choice((0.0, 0.0, short, short, 30.0, 100.0, 300.0))
+
+    def _doom(self, operation: str, account: str) -> None:
+        """Decide how the job ends that is just being accepted.
+
+        The provider asks how long it lasts right before it asks for its fate, so that no other job
+        comes in between.
+        """
+        if self._world.calm or self._rng.random() >= self._plan.fates:
+            return
+        kind, doomed = self._plan.fate or weighted(self._rng, FATES), self._world.coming
+        details = _FATES.get(kind, {})
+        faults = self._world.provider._provider.faults
+        fate = "never_ends" if kind == "never_ends" else "job_fails"
+        faults.plan(fate, operation=operation, account=account, **details)
+        self._world.struck[kind] += 1
+        self.timeline.history.note(
+            "doomed",
+            worker=doomed.worker if doomed else None,
+            call=doomed.call if doomed else None,
+            kind=kind,
+            account=account,
+        )
+
+    def _skew(self, place: int, number: int) -> float:
+        # Who comes in a dead worker's place runs on another machine, with a clock of its own.
+        if number < self._plan.workers:
+            return self._plan.skews[place]
+        return random.Random(f"{self._plan.seed}/skew/{number}").uniform(-3, 3)
 
     # The course of a timeline -------------------------------------------------------------------
 
@@ -156,7 +208,7 @@ class _Player:
         self._world.calm = True
         self._store.heal()
         # Two turns bring everybody's last words to everybody.
-        await asyncio.sleep(4 * TURN_SECONDS)
+        await asyncio.sleep(4 * self._plan.turn_seconds)
         await self._rest()
 
     async def _rest(self) -> None:
@@ -169,17 +221,34 @@ class _Player:
             for task in worker.tasks:
                 task.cancel()
             await asyncio.gather(*worker.tasks, return_exceptions=True)
+        for worker in self.timeline.workers:
+            if worker.alive:
+                await worker.router.aclose()
+                open_still = [wire for wire in worker.network.wires if wire.open]
+                left += [f"w{worker.number} closed, and {wire} is open" for wire in open_still]
         living = {w.number for w in self.timeline.workers if w.alive}
         if not any(not w.alive for w in self.timeline.workers):
             left += [f"thread {thread.work}" for thread in self._turns.threads]
         self._turns.end()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         left += [f"task {task.get_coro()}" for task in others]
+        left += self._world.wrong
         left += [
             f"connection of w{e.worker} to {e.deployment}"
             for e in self._world.exchanges
             if not e.closed and e.worker in living
         ]
+
+    def open_calls(self) -> str:
+        """The calls that have begun and not ended, as far as anybody waits for them."""
+        history = self.timeline.history
+        ended = {entry.call for entry in history.of("ended")}
+        dead = {worker.number for worker in self.timeline.workers if not worker.alive}
+        begun = [e for e in history.of("begins") if e.call not in ended and e.worker not in dead]
+        return ", ".join(f"call {e.call} ({e['errand']}, {e['door']})" for e in begun) or "none"
+
+    def end(self) -> None:
+        self._folder.cleanup()
 
     # Workers ------------------------------------------------------------------------------------
 
@@ -193,18 +262,24 @@ class _Player:
 
         network = Network(self._world, number, alive)
         worker.clock = WorkersClock(self._world, self._turns, alive)
-        worker.clock.skew = self._plan.skews[place]
-        worker.offset = UNIX + worker.clock.skew
+        worker.clock.skew = self._skew(place, number)
+        worker.hook_raises = random.Random(f"{self._plan.seed}/hook/{number}").random() < 0.15
+        worker.offset = self._plan.starts + worker.clock.skew
+        worker.network = network
+        chance = random.Random(f"{self._plan.seed}/connections/{number}").random()
+        given = network if chance < 0.6 else None
         worker.router = Router.from_dict(
             worker.data,
             environ={},
-            http_client=network,
-            async_http_client=network,
+            http_client=given,
+            async_http_client=given,
             on_event=functools.partial(self._event, worker),
             clock=worker.clock,
             rng=random.Random(f"{self._plan.seed}/worker/{number}"),
             store=WorkersView(self._store, number),
         )
+        if given is None:
+            worker.router._sending._openings = worker.router._asending._openings = Wires(network)
         # The only thread pool of the package must take turns with everything else.
         door = BlockingDoor(worker.clock, self._turns.pool)
         worker.router._blocking = Side(door, worker.router._sending)
@@ -220,8 +295,11 @@ class _Player:
         return task
 
     async def _share(self, worker: Worker) -> None:
+        # Each at times of its own: nobody hears of anything in the moment in which it is told.
+        phase = random.Random(f"{self._plan.seed}/turns/{worker.number}").random()
+        await asyncio.sleep(phase * self._plan.turn_seconds)
         while worker.alive:
-            await asyncio.sleep(TURN_SECONDS)
+            await asyncio.sleep(self._plan.turn_seconds)
             if worker.alive:
                 try:
                     worker.router.share()
@@ -244,7 +322,10 @@ class _Player:
             name: getattr(event, name) for name in event.__slots__ if name not in ("metadata", "at")
         }
         told_at = {"their_time": event.at}
-        self._note(type(event).__name__, worker, metadata.get("call"), **about, **told_at)
+        call = metadata.get("call")
+        self._note(type(event).__name__, worker, call, **about, unshown=told_at)
+        if worker.hook_raises:
+            raise RuntimeError("a hook that cannot cope")
 
     # Blows --------------------------------------------------------------------------------------
 
@@ -252,9 +333,8 @@ class _Player:
         await asyncio.sleep(blow.at)
         worker = self._stand_ins[blow.worker]
         self._world.struck[blow.kind] += 1
-        self.timeline.history.note(
-            "blow", worker=worker.number, kind=blow.kind, lasts=blow.lasts, amount=blow.amount
-        )
+        used = {name: getattr(blow, name) for name in USED.get(blow.kind, ())}
+        self.timeline.history.note("blow", worker=worker.number, kind=blow.kind, **used)
         if blow.kind == "kill":
             self._kill(blow.worker)
         elif blow.kind == "freeze":
@@ -264,14 +344,22 @@ class _Player:
         elif blow.kind == "lose_answers":
             self._store.lose_answers(blow.lasts)
         elif blow.kind == "skew":
+            # Changes nothing, since a router reads the time once: that is what it guards. One that
+            # asks the clock again would take its ejections for over, or for endless.
             worker.clock.skew += blow.amount
         elif blow.kind == "rotate_key":
             await self._rotate_key(blow)
         elif blow.kind == "reload_broken":
             self._reload_broken(worker)
         else:
-            self._change(worker, random.Random(f"{self._plan.seed}/{blow.at}"))
-            self._reload(worker)
+            rng = random.Random(f"{self._plan.seed}/{blow.at}")
+            if rng.random() < 0.2:
+                changed = self._new_secret()
+                for one in self.timeline.workers:
+                    if one.alive:
+                        self._reload(one, changed)
+            else:
+                self._reload(worker, self._change(worker, rng))
 
     async def _rotate_key(self, blow: Blow) -> None:
         """The old key is void at once; the workers hear of the new one when the blow is over."""
@@ -286,32 +374,62 @@ class _Player:
         for worker in self.timeline.workers:
             if worker.alive:
                 self._current_keys(worker)
-                self._reload(worker)
+                self._reload(worker, f"the key of {account}")
 
     def _current_keys(self, worker: Worker) -> None:
+        """What all workers must agree on: the keys that are worth something, and the secrets."""
         for key, account in self._plan.keys.items():
             if key not in self._world.revoked:
                 worker.data["accounts"][account]["api_key"] = key
+        worker.data["settings"]["id_secrets"] = list(self._secrets)
 
-    def _change(self, worker: Worker, rng: random.Random) -> None:
+    def _change(self, worker: Worker, rng: random.Random) -> str:
+        """Change one worker's configuration, and say what was changed.
+
+        Between two deployments of a configuration, one after another: so workers of one fleet
+        differ for the rest of the timeline. The first deployment serves the default group, and
+        stays as it is.
+        """
         deployments = worker.data["deployments"]
-        change = rng.choice(("weight", "drop", "restore"))
-        # The first serves the default group, and stays.
         some = rng.choice(deployments)
-        if change == "weight":
-            some["weight"] = rng.choice((0.5, 2))
-        elif change == "drop" and some is not deployments[0]:
+        changes = ["settings", "weight", "restore"]
+        if some is not deployments[0]:
+            changes += ["drop", "group", "order", "operations"]
+        change = rng.choice(changes)
+        if change == "settings":
+            key, value = rng.choice((("retries", 0), ("retries", 4), ("timeout", 8.0)))
+            worker.data["settings"][key] = value
+            return f"{key} is {value}"
+        if change == "restore":
+            deployments[:] = copy.deepcopy(self._plan.data["deployments"])
+            return "all deployments are as they were"
+        if change == "drop":
             deployments.remove(some)
-        elif change == "restore":
-            worker.data["deployments"] = copy.deepcopy(self._plan.data["deployments"])
-            deployments[:] = worker.data["deployments"]
+            return f"{some['id']} is gone"
+        key, values = _CHANGES[change]
+        some[key] = rng.choice(values)
+        return f"{key} of {some['id']} is {some[key]}"
 
-    def _reload(self, worker: Worker) -> None:
+    def _new_secret(self) -> str:
+        """A new secret signs, the old ones still verify; all workers hear of it at once."""
+        self._secrets.insert(0, f"the secret after {len(self._secrets)} others, long enough")
+        for worker in self.timeline.workers:
+            if worker.alive:
+                self._current_keys(worker)
+        return "ids are signed with a new secret"
+
+    def _reload(self, worker: Worker, changed: str) -> None:
         before = _credentials(worker)
         worker.router.reload()
         after = _credentials(worker)
         renewed = sorted(name for name in before if before[name] != after.get(name))
-        self._note("reloaded", worker, renewed=renewed, unshown={"credentials": after})
+        self._note(
+            "reloaded",
+            worker,
+            changed=changed,
+            renewed=renewed,
+            unshown={"credentials": after, "fleet": worker.router._engine.fleet},
+        )
 
     def _reload_broken(self, worker: Worker) -> None:
         worker.data["deployments"].append({"id": "broken"})
@@ -353,8 +471,9 @@ class _Player:
         except BaseException as error:  # noqa: BLE001  (whether it may be raised is the question)
             ended = {"how": "error", "error": error}
         else:
-            ended = {"how": "answer", "answer": answer}
-            self._remember(worker, answer)
+            how = _how(told, answer)
+            ended = {"how": how} if how == "left" else {"how": how, "answer": answer}
+            self._remember(worker, errand, answer)
         seconds = self._loop.time() - started
         self._note("ended", worker, errand.number, **ended, seconds=seconds, unshown=told)
 
@@ -378,161 +497,237 @@ class _Player:
 
     async def _do(self, worker: Worker, errand: Errand, told: dict[str, Any]) -> Any:
         rng = random.Random(errand.chance)
-        what, method, arguments = self._drawn(errand, rng)
-        told.update(errand=what, arguments=arguments, fleet=worker.router._engine.fleet)
-        self._note("begins", worker, errand.number, errand=what, door=errand.door, **arguments)
-        if {"video_id", "character_id", "characters"} & arguments.keys():
-            self._world.naming.add(errand.number)
-        if what == "pick":
-            return await self._pick(worker, errand, arguments, rng)
-        if what == "observe":
-            return worker.router.observe(**arguments)
-        arguments = {
-            **errand.options,
-            **arguments,
-            "metadata": {"call": errand.number},
-            "extra_headers": {"x-call": str(errand.number)},
-        }
-        if method == "locate":
-            arguments = {"text": arguments["text"]}
-        if errand.door == "async":
-            return await getattr(worker.router, f"a{method}")(**arguments)
-        return await self._turns.run(functools.partial(getattr(worker.router, method), **arguments))
-
-    async def _pick(
-        self, worker: Worker, errand: Errand, arguments: dict[str, Any], rng: random.Random
-    ) -> str:
-        """A caller with a client of its own: what it reports is what it saw."""
-        metadata = {"call": errand.number}
-        async with worker.router.apick("generation", **arguments, metadata=metadata) as attempt:
-            client = Network(self._world, worker.number, lambda: worker.alive)
-            request = httpx.Request(
-                "POST",
-                f"{attempt.base_url}/videos",
-                headers={**attempt.headers, "x-call": str(errand.number)},
-                json={"prompt": _mark(errand.number), "model": attempt.model},
-                extensions={"timeout": {"connect": 5.0, "read": 30.0, "pool": 5.0}},
+        with ExitStack() as stack:
+            asked = self._draws.asked(errand, rng, stack)
+            told.update(
+                errand=asked.what,
+                arguments=asked.arguments,
+                fleet=worker.router._engine.fleet,
+                expected=asked.expected,
             )
-            try:
-                async with asyncio.timeout(30.0):
-                    response = await client.handle_async_request(request)
-                    try:
-                        body = await response.aread()
-                    finally:
-                        await response.aclose()
-            except (httpx.HTTPError, TimeoutError):
-                raise attempt.failed(None) from None
-            if response.status_code != 200:
-                raise attempt.failed(response.status_code, dict(response.headers), body)
-            try:
-                native = response.json()["id"]
-            except (ValueError, KeyError):
-                native = None
-            if not isinstance(native, str):
-                raise attempt.failed(200, dict(response.headers), body)
-            return attempt.accepted(native)
+            self._begin(worker, errand, asked)
+            if asked.what == "pick":
+                return await self._pick(worker, errand, asked)
+            if asked.what == "observe":
+                return worker.router.observe(**asked.arguments)
+            arguments = self._passed(worker, errand, asked)
+            if asked.method == "video_content" and rng.random() < 0.4:
+                target = stack.enter_context(self._target(rng, told))
+                return target.brought(
+                    await self._call(worker, errand, asked, to=target.to, **arguments)
+                )
+            return await self._call(worker, errand, asked, **arguments)
 
-    def _drawn(self, errand: Errand, rng: random.Random) -> tuple[str, str, dict[str, Any]]:
-        """What this errand comes to, now that it is known what there is: method and arguments."""
-        mark = _mark(errand.number)
-        video = self._some("video", rng)
-        character = self._some("character", rng)
-        what = errand.what
-        if what in ("remix", "status", "wait", "content", "delete", "observe", "locate"):
-            what = what if video is not None else "generation"
-        if what == "get_character" and character is None:
-            what = "create_character"
-        method = f"video_{what}" if what not in ("locate", "pick", "observe") else what
-        arguments: dict[str, Any] = {}
-        if what in ("generation", "pick", "create_character") or (
-            what in ("edit", "extension") and video is None
-        ):
-            arguments = self._named(rng)
-        if what == "generation":
-            arguments["prompt"] = mark
-            if character is not None and rng.random() < 0.3:
-                arguments["characters"] = [character]
-        elif what in ("edit", "extension"):
-            arguments["prompt"] = mark
-            arguments |= {"video_id": video} if video else {"video": CLIP}
-            arguments |= {"seconds": 4} if what == "extension" else {}
-        elif what == "remix" and video is not None:
-            arguments = {"prompt": mark, "video_id": video}
-        elif what == "create_character":
-            arguments |= {"name": mark, "video": CLIP}
-            if rng.random() < 0.3:
-                arguments["replicate"] = rng.choice((2, 3, "all"))
-        elif what == "get_character" and character is not None:
-            arguments = {"character_id": character}
-        elif what == "wait" and video is not None:
-            arguments = {"video_id": video, "wait_timeout": rng.choice((10.0, 200.0, PATIENCE))}
-        elif what in ("status", "content", "delete") and video is not None:
-            arguments = {"video_id": video}
-            if rng.random() < 0.2:
-                account, native = self._made[video][0]
-                arguments = {"video_id": native, "account": account}
-        elif what == "observe" and video is not None:
-            status = rng.choice(("completed", "failed", "in_progress", "what is this"))
-            arguments = {"video_id": video, "status": status}
-        elif what == "locate" and video is not None:
-            arguments = {"text": self._made[video][0][1]}
-        elif what == "mistake":
-            return "mistake", *self._mistake(rng, mark, video)
-        return what, method, arguments
+    def _begin(self, worker: Worker, errand: Errand, asked: Asked) -> None:
+        shown: dict[str, Any] = {"errand": asked.what, "door": errand.door}
+        shown |= {"method": asked.method} if asked.what == "mistake" else {}
+        shown |= {"picks": asked.picks, "leaves": asked.leaves} if asked.what == "pick" else {}
+        shown |= {"shape": asked.shape} if asked.shape else {}
+        self._note("begins", worker, errand.number, **shown, **asked.arguments, **errand.options)
+        if {"video_id", "character_id", "characters"} & asked.arguments.keys():
+            self._world.naming.add(errand.number)
 
-    def _mistake(
-        self, rng: random.Random, mark: str, video: str | None
-    ) -> tuple[str, dict[str, Any]]:
-        """What a caller gets wrong; no deployment is to suffer by it."""
-        wrong: list[tuple[str, dict[str, Any]]] = [
-            ("video_generation", {"prompt": mark, "model": "no such group"}),
-            ("video_generation", {"prompt": ""}),
-            ("video_status", {"video_id": "video_vr1nonsense"}),
-            ("video_status", {"video_id": "../../secrets", "account": "east"}),
-            ("video_edit", {"prompt": mark, "video_id": "video_unknown", "account": "nobody"}),
-        ]
-        if video is not None:
-            others = [a for a in self._plan.data["accounts"] if a != self._made[video][0][0]]
-            altered = video[:-9] + ("a" if video[-9] != "a" else "b") + video[-8:]
-            wrong.append(("video_status", {"video_id": altered}))
-            wrong += [("video_status", {"video_id": video, "account": a}) for a in others]
-            # The right account, and something that it has never made.
-            native = {"video_id": "video_unknown", "account": self._made[video][0][0]}
-            wrong.append(("video_status", native))
-        return rng.choice(wrong)
+    def _passed(self, worker: Worker, errand: Errand, asked: Asked) -> dict[str, Any]:
+        """The arguments as they are passed."""
+        if asked.method == "locate":
+            return asked.arguments
+        arguments = {**errand.options, **asked.arguments, **asked.given}
+        if asked.what == "wait" and errand.chance % 3 == 0:
+            arguments["on_progress"] = self._progress(worker, errand)
+        metadata = {"call": errand.number}
+        return {**arguments, "metadata": metadata, "extra_headers": {"x-call": str(errand.number)}}
 
-    def _named(self, rng: random.Random) -> dict[str, Any]:
-        draw = rng.random()
-        if draw < 0.5:
-            return {}
-        if draw < 0.75:
-            return {"model": rng.choice(GROUPS)}
-        return {"target_model_names": rng.choice((list(GROUPS), "sora-2-pro,sora-2", ["sora-2"]))}
+    def _progress(self, worker: Worker, errand: Errand) -> Callable[[Any], object]:
+        def tell(video: Any) -> None:
+            self._note("progress", worker, errand.number, status=video.status)
 
-    def _some(self, kind: str, rng: random.Random) -> str | None:
-        found = [made for made in self._made if made.startswith(kind)]
-        return rng.choice(found) if found else None
+        async def atell(video: Any) -> None:
+            await asyncio.sleep(0.01)
+            tell(video)
 
-    def _remember(self, worker: Worker, answer: Any) -> None:
+        return atell if errand.door == "async" and errand.chance % 2 else tell
+
+    async def _call(self, worker: Worker, errand: Errand, asked: Asked, **arguments: Any) -> Any:
+        if errand.door == "async":
+            return await getattr(worker.router, f"a{asked.method}")(**arguments)
+        method = getattr(worker.router, asked.method)
+        return await self._turns.run(functools.partial(method, **arguments))
+
+    @contextmanager
+    def _target(self, rng: random.Random, told: dict[str, Any]) -> Iterator[_Target]:
+        """Where a download is to go; what is there when the call has ended is told."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
+        target = _Target(folder, in_memory=rng.random() < 0.3)
+        try:
+            yield target
+        finally:
+            told.update(to=target.kind, left_behind=target.left_behind(), brought=target.data())
+
+    # Picks --------------------------------------------------------------------------------------
+
+    async def _pick(self, worker: Worker, errand: Errand, asked: Asked) -> object:
+        """A caller with a client of its own: what it reports is what it saw."""
+        named = {**asked.arguments, **errand.options, "metadata": {"call": errand.number}}
+        client = Network(self._world, worker.number, lambda: worker.alive)
+        try:
+            if errand.door == "async":
+                async with worker.router.apick(asked.picks, **named) as attempt:
+                    request = _own_request(attempt, errand, asked)
+                    return _reported(attempt, asked, await _sent(client, request))
+            return await self._turns.run(
+                functools.partial(self._pick_blocking, worker, errand, asked, named, client)
+            )
+        except _CallersError:
+            return LEFT
+
+    def _pick_blocking(
+        self,
+        worker: Worker,
+        errand: Errand,
+        asked: Asked,
+        named: dict[str, Any],
+        client: Network,
+    ) -> object:
+        with worker.router.pick(asked.picks, **named) as attempt:
+            request = _own_request(attempt, errand, asked)
+            return _reported(attempt, asked, _sent_blocking(client, request, self._loop.time))
+
+    def _remember(self, worker: Worker, errand: Errand, answer: Any) -> None:
         text = answer if isinstance(answer, str) else getattr(answer, "id", None)
+        if isinstance(answer, VideoPage) and answer.last_id:
+            self._draws.pages.append(answer.last_id)
         if not isinstance(text, str) or not text.startswith(("video_", "character_")):
             return
         copies = worker.router.describe_id(text).copies
         self._made[text] = tuple((copy.account, copy.native_id) for copy in copies)
+        self.timeline.history.christen(text, errand.number, self._made[text])
 
 
 def _credentials(worker: Worker) -> dict[str, str]:
     return {name: m.credential for name, m in worker.router._engine.fleet.members.items()}
 
 
-_MARK = re.compile(r"\bcall (\d+)\b")
+class _Target:
+    """A path that does not exist yet in a folder of its own, or a file in memory."""
+
+    def __init__(self, folder: Path, *, in_memory: bool) -> None:
+        self._path = folder / "a fox.mp4"
+        self._file = io.BytesIO() if in_memory else None
+        self.kind = "file" if in_memory else "path"
+
+    @property
+    def to(self) -> Any:
+        return self._path if self._file is None else self._file
+
+    def brought(self, answer: object) -> bytes:
+        """What the call brought, as one that returns it would have returned it."""
+        assert isinstance(answer, Path)
+        return self.data() or b""
+
+    def data(self) -> bytes | None:
+        """What is at the target; `None` where there is nothing."""
+        if self._file is not None:
+            return self._file.getvalue()
+        return self._path.read_bytes() if self._path.exists() else None
+
+    def left_behind(self) -> list[str]:
+        """What is beside the target, where nothing is to be."""
+        return sorted(one.name for one in self._path.parent.iterdir() if one != self._path)
 
 
-def _mark(number: int) -> str:
-    return f"call {number}: a fox runs"
+LEFT = "(left)"
+"""What a pick comes to whose block was left without a word."""
 
 
-def marked(text: str | None) -> int | None:
-    """The number of the call that a prompt, or a character's name, belongs to."""
-    found = _MARK.search(text or "")
-    return int(found[1]) if found else None
+def _how(told: Mapping[str, Any], answer: Any) -> str:
+    """How a call ended that raised nothing: `answer`, unless what came is no plain one."""
+    if answer is LEFT:
+        return "left"
+    if told["errand"] == "wait" and answer.failed:
+        return "failed"  # `raise_on_failure=False`
+    return "picture" if "variant" in told["arguments"] else "answer"
+
+
+class _CallersError(Exception):
+    """An error of the caller's own, in the block of a pick."""
+
+
+def _own_request(attempt: Any, errand: Errand, asked: Asked) -> httpx.Request:
+    if asked.leaves == "unsent":
+        raise _CallersError
+    headers = {**attempt.headers, "x-call": str(errand.number)}
+    extensions = {"timeout": {"connect": 5.0, "read": OWN_SECONDS, "pool": 5.0}}
+    if asked.picks == "status":
+        url = f"{attempt.base_url}/videos/{attempt.native_id}"
+        return httpx.Request("GET", url, headers=headers, extensions=extensions)
+    return httpx.Request(
+        "POST",
+        f"{attempt.base_url}/videos",
+        headers=headers,
+        json={"prompt": mark(errand.number), "model": attempt.model},
+        extensions=extensions,
+    )
+
+
+OWN_SECONDS = 30.0
+OWN_LARGEST = 1 << 20
+_Answer = tuple[int, dict[str, str], bytes]
+
+
+async def _sent(client: Network, request: httpx.Request) -> _Answer | None:
+    """What came of an exchange; `None` where that was no whole answer."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(OWN_SECONDS):
+            response = await client.handle_async_request(request)
+            try:
+                async for chunk in response.stream:  # type: ignore[union-attr]  # it is both
+                    body += chunk
+                    if len(body) > OWN_LARGEST:
+                        return None
+            finally:
+                await response.aclose()
+    except (httpx.HTTPError, TimeoutError):
+        return None
+    return response.status_code, dict(response.headers), bytes(body)
+
+
+def _sent_blocking(
+    client: Network, request: httpx.Request, now: Callable[[], float]
+) -> _Answer | None:
+    body, until = bytearray(), now() + OWN_SECONDS
+    try:
+        response = client.handle_request(request)
+        try:
+            for chunk in response.stream:  # type: ignore[union-attr]  # it is both
+                body += chunk
+                if len(body) > OWN_LARGEST or now() > until:
+                    return None
+        finally:
+            response.close()
+    except httpx.HTTPError:
+        return None
+    return response.status_code, dict(response.headers), bytes(body)
+
+
+def _reported(attempt: Any, asked: Asked, answer: _Answer | None) -> object:
+    """Say what the exchange was; or nothing, as callers do who know no better."""
+    if asked.leaves == "by an error":
+        raise _CallersError
+    if asked.leaves == "silently" and asked.picks != "status":
+        return LEFT
+    if answer is None:
+        raise attempt.failed(None)
+    status, headers, body = answer
+    if status != 200:
+        raise attempt.failed(status, headers, body)
+    try:
+        native = httpx.Response(200, content=body).json()["id"]
+    except (ValueError, KeyError, TypeError):
+        native = None
+    if not isinstance(native, str):
+        raise attempt.failed(status, headers, body)
+    if asked.leaves == "silently":
+        return LEFT  # of a read that went well, which is what silence says of a read
+    made = attempt.accepted(native)
+    return LEFT if asked.picks == "status" else made

@@ -8,35 +8,51 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from sim_invariants import INVARIANTS, violations
+from sim_plan import drawn
 from simulation import run
 from timelines import retold
 
-from router import engine, outcomes, selection, transport
+from router import (
+    downloads,
+    engine,
+    fleet,
+    outcomes,
+    reporting,
+    selection,
+    transport,
+    trip,
+    waiting,
+)
+from router.errors import InvalidIdError, WaitTimeoutError
 from router.fleet import Member
 from router.health import Health
+from router.ids import IdCodec
 from router.learning import Learning
 from router.observations import Cause, Ejection
 from router.outcomes import Effect, Exchange, Outcome
 from router.ownership import Owned
 from router.state.sharing import Sharing
-from router.types import Video
+from router.types import Operation, Video
 
-SEEDS = range(200)
+SEEDS = range(300)
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
-MUTATIONS: dict[str, tuple[str, Mutation]] = {}
+MUTATIONS: dict[str, tuple[str, Mutation, dict[str, Any]]] = {}
 
 
-def breaks(invariant: str) -> Callable[[Mutation], Mutation]:
-    """Register a mutation under its sentence, with the invariant that it breaks."""
+def breaks(invariant: str, **weather: Any) -> Callable[[Mutation], Mutation]:
+    """Register a mutation under its sentence, with the invariant that it breaks.
+
+    `weather` replaces parts of the plans, where what shows the fault is rare.
+    """
 
     def register(mutation: Mutation) -> Mutation:
-        MUTATIONS[(mutation.__doc__ or "").strip()] = (invariant, mutation)
+        MUTATIONS[(mutation.__doc__ or "").strip()] = (invariant, mutation, weather)
         return mutation
 
     return register
@@ -48,6 +64,18 @@ def changed(patch: pytest.MonkeyPatch, row: str, **columns: Any) -> None:
 
     def other(*args: Any, **kwargs: Any) -> Outcome:
         return dataclasses.replace(original(*args, **kwargs), **columns)
+
+    patch.setattr(outcomes, row, other)
+
+
+def changed_eject(patch: pytest.MonkeyPatch, row: str, **columns: Any) -> None:
+    """A row of the outcome table whose ejection is another."""
+    original = getattr(outcomes, row)
+
+    def other(*args: Any, **kwargs: Any) -> Outcome:
+        outcome: Outcome = original(*args, **kwargs)
+        assert outcome.eject is not None
+        return dataclasses.replace(outcome, eject=dataclasses.replace(outcome.eject, **columns))
 
     patch.setattr(outcomes, row, other)
 
@@ -98,16 +126,32 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @breaks("job ends are true")
 def _(patch: pytest.MonkeyPatch) -> None:
     """A download that breaks off is taken for a whole one."""
+    original = transport._Heard._hand_on
 
-    async def hand_on(self: Any, chunks: Any, sink: Any) -> None:
-        await sink.begin(self.headers)
-        try:
-            async for chunk in chunks:
-                await sink.write(chunk)
-        except transport.httpx.TransportError:
-            pass
+    async def hand_on(self: Any, *args: Any) -> None:
+        with suppress(transport.httpx.TransportError):
+            await original(self, *args)
 
     patch.setattr(transport._Heard, "_hand_on", hand_on)
+
+
+@breaks("waits go on")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Any look that fails ends the wait."""
+    patch.setattr(waiting, "_passing", lambda error: False)
+
+
+@breaks("waits go on")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A wait ends by a third too early."""
+    original = waiting._bounded
+
+    def bounded(call: Any, patience: float, left: float | None) -> Any:
+        if left is not None and left < 60:
+            raise WaitTimeoutError("too early", video_id=call.ids[0], last_status=None)
+        return original(call, patience, left)
+
+    patch.setattr(waiting, "_bounded", bounded)
 
 
 @breaks("asks the owner")
@@ -125,6 +169,49 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Owned, "natives_in", natives_in)
 
 
+@breaks("what is named is asked for")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A generation goes anywhere, and drops the character that it names."""
+    original = engine.owned_by
+
+    def owned_by(call: Any, fleet: Any) -> Any:
+        if call.operation is Operation.GENERATION:
+            call = dataclasses.replace(call, ids=())
+        return original(call, fleet)
+
+    patch.setattr(engine, "owned_by", owned_by)
+
+
+@breaks("goes where it may")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Any deployment serves any group."""
+    original = engine.route_of
+
+    def route_of(*args: Any) -> Any:
+        return dataclasses.replace(original(*args), names=None)
+
+    patch.setattr(engine, "route_of", route_of)
+
+
+@breaks("goes where it may")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A deployment of weight 0 serves new work."""
+    original = selection.obstacle
+
+    def obstacle(candidate: Any, route: Any) -> Any:
+        found = original(candidate, route)
+        return None if found is not None and found.verdict == "drained" else found
+
+    patch.setattr(selection, "obstacle", obstacle)
+
+
+@breaks("goes where it may")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """The highest order serves first."""
+    original = fleet.tiers
+    patch.setattr(fleet, "tiers", lambda *args: tuple(reversed(original(*args))))
+
+
 @breaks("no pick of the ejected")
 def _(patch: pytest.MonkeyPatch) -> None:
     """A pick asks nobody's health."""
@@ -138,14 +225,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @breaks("no pick of the ejected")
 def _(patch: pytest.MonkeyPatch) -> None:
     """A throttled submit keeps reads away instead."""
-    original = outcomes._throttled
-
-    def throttled(exchange: Exchange, *args: Any) -> Outcome:
-        outcome = original(exchange, *args)
-        assert outcome.eject is not None
-        return dataclasses.replace(outcome, eject=dataclasses.replace(outcome.eject, scope="reads"))
-
-    patch.setattr(outcomes, "_throttled", throttled)
+    changed_eject(patch, "_throttled", scope="reads")
 
 
 @breaks("no needless refusal")
@@ -158,6 +238,58 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     """A sure refusal ends the call."""
     changed(patch, "_throttled", again=False)
+
+
+@breaks("no needless refusal")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A read that a 5xx answered is not made again."""
+    changed(patch, "_server_error", again=False)
+
+
+@breaks("no needless refusal")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Who is to come back is told the time of the last to return, not of the first."""
+    original = reporting.nobody
+
+    def nobody(trip: Any, ejections: Any, now: float) -> Any:
+        error: Any = original(trip, ejections, now)
+        error.retry_after = max(e.until - now for e in ejections.values()) + 1.0
+        return error
+
+    patch.setattr(engine, "nobody", nobody)
+
+
+@breaks("ejections are deserved")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """What our own pool cannot do counts against the deployment."""
+    original = outcomes._unanswered
+
+    def unanswered(exchange: Exchange, fault: outcomes.Fault) -> Outcome:
+        outcome = original(exchange, fault)
+        own = fault is outcomes.Fault.POOL
+        return dataclasses.replace(outcome, effect=Effect.FAILURE) if own else outcome
+
+    patch.setattr(outcomes, "_unanswered", unanswered)
+
+
+@breaks("ejections are deserved", fates=1.0, fate="job_refused")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A job that was refused for its content counts against the deployment."""
+    patch.setattr("router.learning.is_callers_fault", lambda code, message: False)
+
+
+@breaks("ejections are deserved")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A throttling lasts a minute longer than the provider says."""
+    original = outcomes._throttled
+
+    def throttled(exchange: Exchange, *args: Any) -> Outcome:
+        outcome = original(exchange, *args)
+        assert outcome.eject is not None
+        longer = dataclasses.replace(outcome.eject, seconds=outcome.eject.seconds + 61.0)
+        return dataclasses.replace(outcome, eject=longer)
+
+    patch.setattr(outcomes, "_throttled", throttled)
 
 
 @breaks("ejections are deserved")
@@ -192,6 +324,72 @@ def _(patch: pytest.MonkeyPatch) -> None:
         return ejection.cause is not Cause.DENIED and original(self, ejection)
 
     patch.setattr(Health, "eject", eject)
+
+
+@breaks("refusals are heeded")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A refused key puts out the deployment that was asked, and none of its siblings."""
+    changed_eject(patch, "_account_out", whole_account=False)
+
+
+@breaks("who fails is out")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Nobody is ever out for failures."""
+    patch.setattr(Health, "failed", lambda *args, **kwargs: None)
+
+
+@breaks("ends are told once")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Each sight of an ended job is news."""
+    original = Learning.seen
+
+    def seen(self: Learning, *args: Any) -> None:
+        self._ended.clear()
+        original(self, *args)
+
+    patch.setattr(Learning, "seen", seen)
+
+
+@breaks("attempts are told")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Only the last attempt is told."""
+    original = trip.Trip.facts
+
+    def facts(self: Any, member: Any = None) -> dict[str, Any]:
+        return {**original(self, member), "attempts": tuple(self.attempts[-1:])}
+
+    patch.setattr(trip.Trip, "facts", facts)
+
+
+@breaks("job ends are true")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A download that failed leaves its part behind."""
+
+    def discard(self: Any) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    patch.setattr(downloads._File, "discard", discard)
+
+
+@breaks("mistakes are named")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """An id that was altered is taken for a native one."""
+    original = IdCodec.decode
+
+    def decode(self: IdCodec, text: str, kind: Any) -> Any:
+        try:
+            return original(self, text, kind)
+        except InvalidIdError:
+            return None
+
+    patch.setattr(IdCodec, "decode", decode)
+
+
+@breaks("submits go fresh")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A submit takes whatever connection there is."""
+    patch.setattr(transport, "FRESH_SECONDS", transport.KEEP_SECONDS)
 
 
 @breaks("errors of the tree")
@@ -263,23 +461,24 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("sentence", MUTATIONS)
 def test_a_fault_of_the_router_is_found(sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    invariant, mutate = MUTATIONS[sentence]
+    invariant, mutate, weather = MUTATIONS[sentence]
     mutate(monkeypatch)
     for seed in SEEDS:
-        if any(wrong.startswith(f"{invariant}: ") for wrong in violations(run(seed))):
+        plan = dataclasses.replace(drawn(seed), **weather)
+        if any(wrong.startswith(f"{invariant}: ") for wrong in violations(run(seed, plan))):
             return
     pytest.fail(f"in {len(SEEDS)} timelines nothing broke `{invariant}`")
 
 
 def test_every_invariant_has_a_mutation_that_breaks_it() -> None:
-    assert {invariant for invariant, _ in MUTATIONS.values()} == set(INVARIANTS)
+    assert {invariant for invariant, *_ in MUTATIONS.values()} == set(INVARIANTS)
 
 
 def test_a_failing_seed_tells_its_story_and_how_to_replay_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     changed(monkeypatch, "_ambiguous", again=True)
-    told = next(story for wrong, story in map(retold, SEEDS) if wrong)
+    told = next(story for _, story in map(retold, SEEDS) if "paid once: call " in story)
     assert "pytest tests/simulation/test_timelines.py --seed " in told
     assert "paid once: call " in told
     assert " request " in told

@@ -11,12 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from sim_plan import BLOWS, FAULTS
+from sim_plan import BLOWS, FATES, FAULTS, READ_FAULTS
 from simulation import run
 from timelines import Tally, played, retold
 
 TIMELINES = 300
 HERE = Path(__file__).parent
+SOME = (77, 78, 79, 80)
+DOORS = ("async", "blocking")
+OF_BOTH_DOORS = ("refused", "late", "drip", "truncated", "server_error")
 
 
 def test_what_must_hold_holds_in_every_timeline(tally: Tally, pytestconfig: pytest.Config) -> None:
@@ -34,18 +37,25 @@ def test_what_must_hold_holds_in_every_timeline(tally: Tally, pytestconfig: pyte
         told = "\n".join(f"seed {s}: {w[0]}" for s, w in list(tally.wrong.items())[:20])
         pytest.fail(told, pytrace=False)
     # A timeline in which nothing goes wrong shows nothing: every kind of trouble was there.
-    troubles = {*FAULTS, *BLOWS, "cancelled in a call", "killed in a call"}
+    troubles = {*FAULTS, *FATES, *BLOWS, "cancelled in a call", "killed in a call"}
     assert {kind for kind in troubles if not tally.struck[kind]} == set()
+    # Nor does one that strikes only where it is harmless.
+    met = {(which, fault) for which, fault in tally.met if tally.met[which, fault]}
+    assert {("content", fault) for fault in READ_FAULTS} - met == set()
+    assert {(door, fault) for door in DOORS for fault in OF_BOTH_DOORS} - met == set()
     assert tally.endings["answer"] > tally.calls / 3
 
 
 def test_a_timeline_follows_from_its_seed_alone() -> None:
-    code = "import sys; from simulation import run; print(run(int(sys.argv[1])).history.told())"
+    code = (
+        "import sys; from simulation import run; "
+        "print(*(run(int(seed)).history.told() for seed in sys.argv[1:]), sep='\\n')"
+    )
     told = []
     for hash_seed in ("1", "2"):
         environ = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(HERE)}
         done = subprocess.run(
-            [sys.executable, "-c", code, "77"],
+            [sys.executable, "-c", code, *map(str, SOME)],
             env=environ,
             capture_output=True,
             text=True,
@@ -54,7 +64,7 @@ def test_a_timeline_follows_from_its_seed_alone() -> None:
         )
         told.append(done.stdout)
     assert told[0] == told[1]
-    assert told[0] == run(77).history.told() + "\n"
+    assert told[0] == "".join(f"{run(seed).history.told()}\n" for seed in SOME)
     assert told[0].count("\n") > 100
 
 

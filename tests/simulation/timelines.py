@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 from sim_invariants import violations
+from sim_plan import USED
 from simulation import Timeline, run
 
 __all__ = ["Tally", "played", "retold"]
@@ -28,6 +30,8 @@ class Tally:
     accepted: int = 0
     hours: float = 0.0
     struck: Counter[str] = field(default_factory=Counter)
+    met: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often each operation, and each door, met with each fault."""
     endings: Counter[str] = field(default_factory=Counter)
     wrong: dict[int, list[str]] = field(default_factory=dict)
     story: str = ""
@@ -40,6 +44,7 @@ class Tally:
         self.accepted += other.accepted
         self.hours += other.hours
         self.struck += other.struck
+        self.met += other.met
         self.endings += other.endings
         self.wrong |= other.wrong
 
@@ -69,9 +74,20 @@ def tallied(timeline: Timeline) -> Tally:
         accepted=len(timeline.world.provider.accepted),
         hours=timeline.history.clock() / 3600,
         struck=timeline.world.struck,
+        met=_met(timeline),
         endings=endings,
         wrong={timeline.plan.seed: wrong} if wrong else {},
     )
+
+
+def _met(timeline: Timeline) -> Counter[tuple[str, str]]:
+    met: Counter[tuple[str, str]] = Counter()
+    for exchange in timeline.world.exchanges:
+        if exchange.struck and exchange.fault is not None:
+            met[exchange.operation, exchange.fault] += 1
+            if exchange.call is not None:
+                met[timeline.plan.errands[exchange.call].door, exchange.fault] += 1
+    return met
 
 
 def some(seeds: Iterable[int]) -> Tally:
@@ -95,13 +111,53 @@ def retold(seed: int) -> tuple[list[str], str]:
     """What is wrong with the timeline of a seed, and its story: plan, history, how to see it."""
     timeline = run(seed)
     wrong = violations(timeline)
-    storms = "\n".join(f"  {storm}" for storm in timeline.plan.storms)
-    blows = "\n".join(f"  {blow}" for blow in timeline.plan.blows)
-    story = (
-        f"seed {seed} breaks {len(wrong)} times what must hold\n"
-        + "".join(f"  {one}\n" for one in wrong)
-        + f"replay it: pytest tests/simulation/test_timelines.py --seed {seed}\n"
-        + f"settings: {timeline.plan.data['settings']}\nstorms:\n{storms}\nblows:\n{blows}\n"
-        + timeline.history.told()
+    told = timeline.history.told
+    named = sorted({int(n) for one in wrong for n in re.findall(r"\bcall (\d+)\b", one)})
+    parts = [
+        f"seed {seed} breaks {len(wrong)} times what must hold",
+        *(f"  {one}" for one in wrong),
+        f"replay it: pytest tests/simulation/test_timelines.py --seed {seed}",
+        _header(timeline),
+    ]
+    if named:
+        parts += [f"-- of {', '.join(f'call {n}' for n in named)}:", told(named), "-- of all:"]
+    return wrong, "\n".join([*parts, told()])
+
+
+def _header(timeline: Timeline) -> str:
+    """The fleet as a table, the settings, the provider's limits, and what was to go wrong."""
+    plan = timeline.plan
+    columns = ("id", "account", "model_name", "order", "weight", "timeout", "operations")
+    rows = [columns, *([_cell(d.get(c)) for c in columns] for d in plan.data["deployments"])]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(columns))]
+    table = [
+        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    skews = ", ".join(f"w{place} {skew:+.1f} s" for place, skew in enumerate(plan.skews))
+    storms = [f"  {storm}" for storm in plan.storms]
+    blows = [
+        f"  {blow.at:.3f} s: {blow.kind} of place {blow.worker}"
+        + "".join(f", {name} {getattr(blow, name):g}" for name in USED.get(blow.kind, ()))
+        for blow in sorted(plan.blows, key=lambda blow: blow.at)
+    ]
+    settings = ", ".join(f"{name} {value}" for name, value in plan.data["settings"].items())
+    limits = ", ".join(f"{name} {value}" for name, value in plan.limits.items())
+    return "\n".join(
+        [
+            f"{plan.workers} workers for {plan.lasts:g} s from {plan.starts:.3f} on; {skews}",
+            f"settings: {settings}",
+            f"of each account: {limits}; of the jobs, {plan.fates:.0%} do not end well"
+            + (f": {plan.fate}" if plan.fate else ""),
+            *table,
+            "storms:",
+            *storms,
+            "blows:",
+            *blows,
+        ]
     )
-    return wrong, story
+
+
+def _cell(value: object) -> str:
+    listed = isinstance(value, list)
+    return "" if value is None else " ".join(map(str, value)) if listed else str(value)
