@@ -182,18 +182,19 @@ class Network(httpx.BaseTransport, httpx.AsyncBaseTransport):
         """What happens before the request is there: seconds to wait, and what to read of it."""
         rng, fault = self._world.rng, exchange.fault
         patience = request.extensions["timeout"]
-        yield rng.uniform(0.01, 0.5)
+        if fault != "pool":  # which is before anything is on its way
+            yield rng.uniform(0.01, 0.5)
         if fault is not None:
             exchange.struck = True
             self._world.struck[fault] += 1
+        if fault == "pool":
+            yield patience["pool"]
+            raise httpx.PoolTimeout("the pool is full", request=request)
         if fault == "refused":
             raise httpx.ConnectError("connection refused", request=request)
         if fault == "unreachable":
             yield patience["connect"]
             raise httpx.ConnectTimeout("timed out", request=request)
-        if fault == "pool":
-            yield patience["pool"]
-            raise httpx.PoolTimeout("the pool is full", request=request)
         in_pieces = request.headers.get("content-type", "").startswith("multipart")
         if fault == "broken_sending" and in_pieces:
             yield _Read(pieces=1)

@@ -65,7 +65,12 @@ class Truth:
             key = (entry.worker, entry.call, entry["to"], entry["operation"])
             self._requests[key].append(entry)
         begun = timeline.history.of("begins")
-        self._picked = {entry.call for entry in begun if entry["errand"] == "pick"}
+        self._picked, self._one_by_one = set(), set()
+        for entry in begun:
+            if entry["errand"] == "pick":
+                self._picked.add(entry.call)
+            if entry["errand"] not in ("list", "locate", "create_character"):
+                self._one_by_one.add(entry.call)
         self._ended = {entry.call: entry for entry in timeline.history.of("ended")}
         self._settings = timeline.plan.data["settings"]
         self._options = {errand.number: errand.options for errand in timeline.plan.errands}
@@ -87,6 +92,8 @@ class Truth:
         found = [
             self._exchanges[e["exchange"]] for e in self._requests[key] if e.at <= attempted.at
         ]
+        if attempted.call in self._one_by_one:
+            return found[-1] if found else None
         alike = [exchange for exchange in found if exchange.status == attempted["status"]]
         return next(reversed(alike or found), None)
 
