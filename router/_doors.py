@@ -16,12 +16,12 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from router.types import Clock
 
-__all__ = ["AsyncDoor", "BlockingDoor", "Door", "SystemClock", "step"]
+__all__ = ["AsyncDoor", "BlockingDoor", "Door", "SharedTime", "SystemClock", "step"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -42,6 +42,9 @@ class Door(Protocol):
         Raises `TimeoutError` after `seconds`, where there is a loop to tell the time.
         """
 
+    async def hear(self, future: Future[T], seconds: float) -> T:
+        """What another thread answers; raises `TimeoutError` when it does not within `seconds`."""
+
     async def together(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         """Run several at once; their results in the same order. They must not raise."""
 
@@ -60,6 +63,26 @@ class SystemClock:
 
     async def asleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+class SharedTime:
+    """Unix seconds as all workers count them: the store's time and what has passed since.
+
+    It never goes back. Until a store has told its time, it is the machine's.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._monotonic = clock.monotonic
+        self._offset = clock.time() - clock.monotonic()
+        self._latest = 0.0
+
+    def __call__(self) -> float:
+        self._latest = max(self._latest, self._offset + self._monotonic())
+        return self._latest
+
+    def set(self, now: float) -> None:
+        """The store says that it is now so late."""
+        self._offset = now - self._monotonic()
 
 
 class AsyncDoor:
@@ -85,6 +108,12 @@ class AsyncDoor:
         async with asyncio.timeout(seconds):
             return await awaitable
 
+    async def hear(self, future: Future[T], seconds: float) -> T:
+        if future.done():
+            return future.result()
+        async with asyncio.timeout(seconds):
+            return await asyncio.wrap_future(future)
+
     async def together(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in coroutines]
@@ -109,6 +138,9 @@ class BlockingDoor:
             return await awaitable
 
         return step(only())
+
+    async def hear(self, future: Future[T], seconds: float) -> T:
+        return future.result(seconds)
 
     async def together(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         if not coroutines:

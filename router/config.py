@@ -49,6 +49,7 @@ __all__ = [
     "Account",
     "Config",
     "Deployment",
+    "Limits",
     "ProviderFacts",
     "Settings",
     "Vocabulary",
@@ -60,22 +61,11 @@ __all__ = [
 # Far above any honest configuration; a video given by mistake is refused before it is parsed.
 MAX_BYTES = 1 << 20
 
-_SHARED = "state shared by workers comes in a later version"
-_LIMITS = "limits shared by workers come in a later version"
 _COSTS = "cost accounting comes in a later version"
 _IDEMPOTENCY = "idempotency keys come in a later version"
 
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
-        "redis": _SHARED,
-        "redis_url": _SHARED,
-        "namespace": _SHARED,
-        "rpm": _LIMITS,
-        "read_rpm": _LIMITS,
-        "max_parallel_requests": _LIMITS,
-        "max_parallel_jobs": _LIMITS,
-        "job_ttl": _LIMITS,
-        "max_wait": "waiting for a free slot comes in a later version, with the limits",
         "fallbacks": "fallbacks to other groups come in a later version",
         "cost_per_second": _COSTS,
         "max_cost": _COSTS,
@@ -112,6 +102,9 @@ _ALLOWED = {
     "timeout": "a number of seconds above 0",
     "deadline": "a number of seconds above 0",
     "retries": "a whole number from 0 to 10",
+    "max_wait": "a number of seconds, 0 or more",
+    "redis_url": "a URL: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
+    "namespace": "a short name: letters, digits, `.`, `_`, `-`, `:` and `/`",
     "default_model": "the name of a model group",
     "id_secrets": "a list of strings",
     "accept_unsigned_ids": "true or false",
@@ -127,6 +120,11 @@ _ALLOWED = {
     "order": "a whole number, 1 or more",
     "operations": "a list of operations",
     "retry_on_5xx": "true or false",
+    "rpm": "a whole number, 1 or more",
+    "read_rpm": "a whole number, 1 or more",
+    "max_parallel_requests": "a whole number, 1 or more",
+    "max_parallel_jobs": "a whole number, 1 or more",
+    "job_ttl": "a number of seconds above 0",
 }
 
 
@@ -165,6 +163,26 @@ def _name(value: str) -> str:
     # Names go into ids, logs and lists with commas; a stray blank or line break is never meant.
     if value != value.strip() or not value.isprintable() or "," in value:
         raise ValueError("must have no comma, no control character and no blank at either end")
+    return value
+
+
+_REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    scheme = value.get_secret_value().partition("://")[0]
+    if scheme not in _REDIS_SCHEMES:
+        raise ValueError(f"must begin with one of {', '.join(s + '://' for s in _REDIS_SCHEMES)}")
     return value
 
 
@@ -267,6 +285,7 @@ def _basic(parts: SplitResult) -> SecretStr | None:
 Name = Annotated[str, Strict(), AfterValidator(_name)]
 Number = Annotated[float, BeforeValidator(_number)]
 Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Limit = Annotated[int, BeforeValidator(_number), Field(ge=1)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Sendable = Annotated[SecretStr, AfterValidator(_sendable)]
 Names = Annotated[tuple[Name, ...], AfterValidator(_filled)]
@@ -303,6 +322,9 @@ class Settings(_Form):
     timeout: Seconds = 120.0
     deadline: Seconds = 300.0
     retries: Annotated[int, BeforeValidator(_number), Field(ge=0, le=10)] = 2
+    max_wait: Annotated[Number, Field(ge=0)] = 0.0
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
+    namespace: Annotated[Name, Field(pattern=r"^[\w.:/-]{1,100}$")] = "video-router"
     default_model: Name | None = None
     id_secrets: Annotated[tuple[SecretStr, ...], AfterValidator(_filled)] = ()
     accept_unsigned_ids: Flag = True
@@ -315,12 +337,29 @@ class Settings(_Form):
         return name
 
 
-class _AccountForm(_Form):
+class _LimitsForm(_Form):
+    rpm: Limit | None = None
+    read_rpm: Limit | None = None
+    max_parallel_requests: Limit | None = None
+    max_parallel_jobs: Limit | None = None
+    job_ttl: Seconds | None = None
+
+    def limits(self) -> Limits:
+        return Limits(
+            self.rpm,
+            self.read_rpm,
+            self.max_parallel_requests,
+            self.max_parallel_jobs,
+            self.job_ttl,
+        )
+
+
+class _AccountForm(_LimitsForm):
     api_key: Sendable | None = None
     base_url: Annotated[InstanceOf[_Endpoint], BeforeValidator(_Endpoint.parse)] | None = None
 
 
-class _DeploymentForm(_Form):
+class _DeploymentForm(_LimitsForm):
     id: Name
     model_name: Annotated[Names, BeforeValidator(_listed), AfterValidator(_distinct)]
     account: Name | None = None
@@ -355,12 +394,32 @@ class _DeploymentForm(_Form):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be asked of a deployment, or of an account, over all workers; `None` is no limit.
+
+    `rpm` and `read_rpm` are submits and reads granted in any 60 seconds; the other two count what
+    is under way. A job that nobody has seen for `job_ttl` seconds stops holding its slot.
+    """
+
+    rpm: int | None = None
+    read_rpm: int | None = None
+    max_parallel_requests: int | None = None
+    max_parallel_jobs: int | None = None
+    job_ttl: float | None = None
+
+
+NO_LIMITS = Limits()
+JOB_TTL = 900.0
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """Who owns what its deployments create. Accounts that are only named by a deployment count."""
 
     id: str
     api_key: SecretStr | None = None
     base_url: str | None = None
+    limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,6 +444,7 @@ class Deployment:
     operations: frozenset[Operation]
     timeout: float | None = None
     retry_on_5xx: bool = False
+    limits: Limits = NO_LIMITS
 
     def __hash__(self) -> int:
         # Deployments are keys on the path of every pick, and headers have no hash.
@@ -573,7 +633,8 @@ def _inherited(entry: object, accounts: object) -> tuple[Path, Mapping[Any, Any]
         name = entry.get("account") or entry.get("id")
         facts = accounts.get(name) if isinstance(name, str) else None
         if isinstance(facts, Mapping):
-            known = _AccountForm.model_fields
+            # Limits stand for themselves: both an account's and its deployments' apply.
+            known = _AccountForm.model_fields.keys() - _LimitsForm.model_fields.keys()
             return ("accounts", str(name)), {k: v for k, v in facts.items() if k in known}
     return (), {}
 
@@ -602,6 +663,7 @@ def _resolve(form: _DeploymentForm, vocabulary: Vocabulary) -> Deployment:
         operations=operations,
         timeout=form.timeout,
         retry_on_5xx=form.retry_on_5xx,
+        limits=form.limits(),
     )
 
 
@@ -661,7 +723,12 @@ def _all_accounts(
     named = {one.account: _AccountForm() for one in deployments} | dict(accounts)
     return MappingProxyType(
         {
-            name: Account(name, form.api_key, form.base_url.url if form.base_url else None)
+            name: Account(
+                name,
+                form.api_key,
+                form.base_url.url if form.base_url else None,
+                form.limits(),
+            )
             for name, form in named.items()
         }
     )

@@ -27,15 +27,18 @@ from router.errors import Accepted, RouterError
 from router.fleet import Fleet, Member
 from router.ids import Copy
 from router.learning import Learning
+from router.leases import Job
+from router.leasing import Asking, Leasing, job_of
 from router.messages import NOTHING_SAID, ErrorBody, InvalidBody, Reply, Request
 from router.observations import Cause, Ejection
 from router.operations import Call, Upload, opened
-from router.outcomes import Effect, Exchange, Fault, Outcome, judge
+from router.outcomes import Effect, Exchange, Fault, Outcome, judge, seconds_in
 from router.ownership import Owned, owned_by, route_of
 from router.providers import Bound
 from router.reporting import (
     attempted,
     error_of,
+    full,
     nobody,
     own,
     picked,
@@ -46,7 +49,7 @@ from router.reporting import (
     with_routing,
 )
 from router.retry import Again, RetryBudget, back_off, retrying
-from router.selection import choose
+from router.selection import choose, rank
 from router.transport import Patience, Sink, SinkFailed, Unanswered
 from router.trip import Side, Trip
 from router.types import Answer, AttemptRecord, Clock, Operation, VideoDeleted
@@ -54,6 +57,13 @@ from router.types import Answer, AttemptRecord, Clock, Operation, VideoDeleted
 __all__ = ["Engine"]
 
 AnswerT = TypeVar("AnswerT")
+
+# A lease that nobody settles lapses so long after the call's deadline.
+LAPSE_SECONDS = 30.0
+ASK_AGAIN_SECONDS = 0.25
+LOOK_SECONDS = 5.0
+# Seconds of video, where the call names none.
+USUAL_LENGTH = 4.0
 
 
 class Downloaded(Answer):
@@ -79,9 +89,12 @@ class Engine:
         clock: Clock,
         now: Callable[[], float],
         rng: random.Random,
+        leasing: Leasing,
     ) -> None:
         self.fleet = fleet
         self.learning = learning
+        self.leasing = leasing
+        self.on_call: Callable[[], object] = lambda: None
         self.clock = clock
         self.now = now
         self._rng = rng
@@ -91,6 +104,7 @@ class Engine:
         """In a child process: no lock is held, and nothing is in flight."""
         self._budget.after_fork()
         self.learning.after_fork()
+        self.leasing.after_fork()
         for member in self.fleet.members.values():
             member.load.in_flight = 0
 
@@ -129,6 +143,7 @@ class Engine:
 
     def trip(self, call: Call[Any], side: Side, owned: Owned | None = None) -> Trip:
         """A call with its owners found; raises where the configuration or an id forbids it."""
+        self.on_call()
         fleet = self.fleet
         started = self.clock.monotonic()
         owned = owned or owned_by(call, fleet)
@@ -165,7 +180,11 @@ class Engine:
         member = await self.pick(trip)
         natives = trip.owned.natives_in(member.deployment.account)
         bound = Bound(trip.call, member.deployment, natives, trip.upload)
-        request = self._request(trip, bound, member)
+        try:
+            request = self._request(trip, bound, member)
+        except BaseException:
+            self.leasing.settle(trip.lease, "no")
+            raise
         started = self.clock.monotonic()
         try:
             with self.learning.in_flight(member):
@@ -180,6 +199,9 @@ class Engine:
             if answer is None:  # a repeated delete that found nothing left to delete
                 answer = VideoDeleted(id=bound.native)
             return self._answered(trip, member, answer, exchange)
+        asked_after = trip.operation in (Operation.STATUS, Operation.DELETE)
+        if asked_after and outcome.error is errors.NotFoundError and outcome.eject is None:
+            self.learning.gone(trip.fleet, Copy(member.deployment.account, bound.native))
         error = error_of(trip, member, exchange, outcome, cause)
         if not outcome.again:
             raise error from cause
@@ -195,7 +217,8 @@ class Engine:
         """The deployment of the next attempt. From memory; waits only where a read may."""
         while True:
             self.left(trip)
-            member = self.choose(trip)
+            limited = trip.fleet.is_limited(trip.operation)
+            member = await self._with_room(trip) if limited else self.choose(trip)
             if member is not None:
                 trip.tried.append(member)
                 self.learning.tell(functools.partial(picked, trip, member, self.now()))
@@ -204,6 +227,80 @@ class Engine:
             if wait is None:
                 raise trip.failed or self.nobody(trip)
             await trip.side.door.sleep(wait)
+
+    async def _with_room(self, trip: Trip) -> Member | None:
+        """The first of the candidates in whose limits there is room; `None` without candidates."""
+        settings = trip.fleet.config.settings
+        patience = settings.max_wait if trip.call.max_wait is None else trip.call.max_wait
+        until = self.clock.monotonic() + patience
+        asking = Asking(trip.operation, self.left(trip) + LAPSE_SECONDS, waits=patience > 0)
+        looked, put_out = False, list[Member]()
+        while True:
+            self.left(trip)
+            asking.members = self._ranked(trip, put_out)
+            if not asking.members:
+                return None
+            grant, trip.lease = await self.leasing.ask(trip.side, asking)
+            if grant.index is not None:
+                member = asking.members[grant.index]
+                if self._in_rotation(trip, member):
+                    return member
+                # Put out while the store was asked: to this call it is as if it had been tried.
+                self.leasing.settle(trip.lease, "no")
+                put_out.append(member)
+                continue
+            # The store tells one worker whom to ask after, and nobody for a while after that.
+            if grant.unseen and (not looked or self.clock.monotonic() < until):
+                looked = True
+                await self._look_after(trip, grant.unseen)
+                continue
+            left = min(until - self.clock.monotonic(), self.left(trip))
+            if left <= 0:
+                usual = self._usual_job(trip, asking.members)
+                raise trip.failed or full(trip, asking.members, grant, self.now(), usual)
+            await trip.side.door.sleep(min(ASK_AGAIN_SECONDS, left))
+
+    def _in_rotation(self, trip: Trip, member: Member) -> bool:
+        ignoring = trip.route.ignoring
+        return member.health.ejection(trip.operation, self.now(), ignoring) is None
+
+    def _ranked(self, trip: Trip, put_out: Sequence[Member]) -> list[Member]:
+        scores, now = trip.fleet.strategy, self.now()
+        tries = [[*trip.tried, *put_out]]
+        if not trip.operation.is_submit:
+            tries.append(list(put_out))
+        for tried in tries:
+            ranked = rank(trip.tiers, trip.route, scores, draw, now=now, rng=self._rng, tried=tried)
+            if ranked:
+                return ranked
+        return []
+
+    async def _look_after(self, trip: Trip, jobs: Sequence[Job]) -> None:
+        """Ask how the jobs are that hold what this call needs; each answer is learned from."""
+        await trip.side.door.together([self._look(trip, job) for job in jobs])
+
+    async def _look(self, trip: Trip, job: Job) -> None:
+        copy = Copy(job.account, job.native_id)
+        ask: Call[Any] = Call(
+            operation=Operation.STATUS,
+            ids=(job.native_id,),
+            account=job.account,
+            retries=0,
+            deadline=min(LOOK_SECONDS, max(trip.deadline - self.clock.monotonic(), 0.001)),
+        )
+        owner = Owned((job.account,), {job.account: (job.native_id,)})
+        try:
+            await self.run(ask, trip.side, owned=owner)
+        except errors.NotFoundError:
+            self.learning.gone(trip.fleet, copy)
+        except RouterError:
+            return
+
+    def _usual_job(self, trip: Trip, members: Sequence[Member]) -> float | None:
+        """Seconds that a job like this one usually takes at the quickest of these."""
+        length = seconds_in(trip.call.seconds) or USUAL_LENGTH
+        known = [time.mean * length for m in members for time in m.load.job_time.values()]
+        return min(known, default=None)
 
     def choose(self, trip: Trip) -> Member | None:
         """Who serves next; a read may go to a deployment again, a submit never does."""
@@ -329,6 +426,8 @@ class Engine:
         self, trip: Trip, member: Member, exchange: Exchange, outcome: Outcome, seconds: float
     ) -> None:
         deployment = member.deployment
+        if outcome.error is not None:
+            self.leasing.settle(trip.lease, outcome.accepted)
         trip.may_have_arrived = trip.may_have_arrived or exchange.sent_whole
         self.learning.learn(
             trip.fleet,
@@ -358,14 +457,25 @@ class Engine:
         account = member.deployment.account
         copies = [Copy(account, video.id) for video in videos_in(answer)]
         own(trip, member, answer)
+        if not trip.operation.starts_job:
+            self.leasing.settle(trip.lease, "no")
+        if trip.operation is Operation.DELETE:
+            self.learning.gone(trip.fleet, Copy(account, trip.owned.natives_in(account)[0]))
         for copy, video in zip(copies, videos_in(answer), strict=True):
             if trip.operation.starts_job:
-                self.learning.submitted(copy, member)
+                self.accepted(trip, member, copy, video.status)
             # A page tells of the past; only what somebody asks after is news.
             if trip.operation is not Operation.LIST:
                 self.learning.seen(trip.fleet, copy, video.id, video)
         seconds = self.clock.monotonic() - trip.started
         return with_routing(trip, member, answer, exchange.headers, seconds)
+
+    def accepted(self, trip: Trip, member: Member, copy: Copy, status: str) -> None:
+        """A job was accepted: it takes over the slot that its submit held."""
+        self.learning.submitted(copy, member)
+        worker = self.learning.sharing.worker if self.learning.sharing else ""
+        job = job_of(copy, member, trip.operation, status, worker, self.now())
+        self.leasing.settle(trip.lease, "yes", job)
 
     def reported(
         self,
@@ -393,6 +503,7 @@ class Engine:
             # It answered: what the answer says, or where it was to go, is another matter.
             exchange = self._happened(trip, member, Reply(200, {}))
             self._record(trip, member, exchange, judge(exchange), seconds)
+            self.leasing.settle(trip.lease, "no")
             if isinstance(exc, RouterError):
                 exc.message = member.deployment.redact(exc.message)
                 exc.args = (exc.message,)
@@ -405,6 +516,7 @@ class Engine:
         """The caller was cancelled: the exchange would have taken at least so long."""
         accepted: Accepted = "maybe" if reached else "no"
         outcome = Outcome("cancelled", Effect.AT_LEAST, accepted)
+        self.leasing.settle(trip.lease, accepted)
         self.learning.learn(trip.fleet, member, trip.operation, outcome, seconds)
         now = self.now()
         self.learning.tell(lambda: attempted(trip, member, outcome, None, seconds, now))

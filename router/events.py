@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["Attempted", "Ejected", "Event", "JobFinished", "OnEvent", "Picked"]
+__all__ = ["Attempted", "Ejected", "Event", "JobFinished", "OnEvent", "Picked", "Restored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,16 @@ class Ejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """A deployment was brought back into rotation; `reason` is for people."""
+
+    at: float
+    deployment: str
+    account: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobFinished:
     """A job was seen to have ended; told once by each worker that sees it."""
 
@@ -66,5 +76,5 @@ class JobFinished:
     code: str | None = None
 
 
-Event: TypeAlias = Picked | Attempted | Ejected | JobFinished
+Event: TypeAlias = Picked | Attempted | Ejected | Restored | JobFinished
 OnEvent: TypeAlias = Callable[[Event], object]

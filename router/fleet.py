@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from router.balancing import STRATEGIES, Load
-from router.config import Config, Deployment
+from router.config import Config, Deployment, Limits
 from router.errors import OwnershipError, UnknownModelError, UnsupportedOperationError
 from router.health import Health
 from router.ids import IdCodec
+from router.leases import Need
+from router.limits import job_ttl, needs
 from router.providers import PROVIDERS, Provider
 from router.selection import Candidate, Obstacle, Route, Tier, obstacle, tiers
+from router.types import Operation
 
 __all__ = ["Fleet", "Member"]
 
@@ -33,6 +36,8 @@ class Member(Candidate):
     provider: Provider
     headers: dict[str, str]
     credential: str
+    needs: Mapping[Operation, tuple[Need, ...]]
+    job_ttl: float
 
     def __repr__(self) -> str:
         return f"<Member {self.deployment.id}>"
@@ -45,7 +50,12 @@ class Fleet:
         self.config = config
         known = before.members if before is not None else {}
         self.members: dict[str, Member] = {
-            d.id: _member(d, known.get(d.id)) for d in config.deployments
+            d.id: _member(d, config.accounts[d.account].limits, known.get(d.id))
+            for d in config.deployments
+        }
+        self._limited = {
+            operation: any(member.needs[operation] for member in self.members.values())
+            for operation in Operation
         }
         self.codec = _codec(config)
         self.strategy = STRATEGIES[config.settings.strategy]
@@ -68,6 +78,16 @@ class Fleet:
     def candidates(self, route: Route) -> list[Member]:
         """The candidates of a route, whatever their tier."""
         return [member for tier in self.tiers(route) for member in tier.candidates]
+
+    def is_limited(self, operation: Operation) -> bool:
+        """Whether anybody needs room for this operation."""
+        return self._limited[operation]
+
+    def job_resources(self, account: str) -> tuple[str, ...]:
+        """Where a job of this account may hold a slot: in the limits that there are on jobs."""
+        needed = [m.needs[Operation.GENERATION] for m in self.of_account(account)]
+        found = (need.resource for needs in needed for need in needs if need.for_job)
+        return tuple(dict.fromkeys(found))
 
     def of_account(self, account: str) -> list[Member]:
         return [m for m in self.members.values() if m.deployment.account == account]
@@ -125,7 +145,7 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names)
 
 
-def _member(deployment: Deployment, before: Member | None) -> Member:
+def _member(deployment: Deployment, shared: Limits, before: Member | None) -> Member:
     provider = PROVIDERS[deployment.provider]
     secrets = {name: value.get_secret_value() for name, value in deployment.headers.items()}
     headers = {**provider.headers(deployment), **secrets}
@@ -134,7 +154,18 @@ def _member(deployment: Deployment, before: Member | None) -> Member:
     if before is not None:
         health, load = before.health, before.load
         health.credential = credential
-    return Member(deployment, provider.dialect, health, load, provider, headers, credential)
+    own, account = deployment.limits, deployment.account
+    return Member(
+        deployment,
+        provider.dialect,
+        health,
+        load,
+        provider,
+        headers,
+        credential,
+        {op: needs(deployment.id, account, own, shared, op) for op in Operation},
+        job_ttl(own, shared),
+    )
 
 
 def _credential(deployment: Deployment, headers: Mapping[str, str]) -> str:

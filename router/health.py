@@ -35,12 +35,22 @@ class Health:
     Written under the lock of `Learning`, and read without: the ejections are replaced, not changed.
     """
 
-    __slots__ = ("_ejections", "_failures", "_steps", "_throttled", "credential", "latest")
+    __slots__ = (
+        "_ejections",
+        "_failures",
+        "_steps",
+        "_throttled",
+        "credential",
+        "latest",
+        "restored_at",
+    )
 
     def __init__(self, credential: str = "") -> None:
         # A new key is a new start: what was refused to the old one no longer counts, nor does the
         # word of a call, or of another worker, that still used it.
         self.credential = credential
+        # What was decided before an operator brought it back no longer counts either.
+        self.restored_at = 0.0
         self._failures = {SUBMITS: 0, READS: 0}
         self._steps = {SUBMITS: 0, READS: 0}
         self._throttled = {SUBMITS: 0, READS: 0}
@@ -75,7 +85,7 @@ class Health:
         # A tenth of jitter, so that a fleet does not come back as one.
         until = now + seconds * (1 + 0.1 * rng.random())
         scope = BOTH if unreachable else sides[0]
-        return Ejection(scope, until, Cause.FAILURES, "failures in a row", step)
+        return Ejection(scope, until, Cause.FAILURES, "failures in a row", step, at=now)
 
     def _is_out(self, side: Scope, now: float) -> bool:
         standing = [self._ejections.get((scope, Cause.FAILURES)) for scope in (side, BOTH)]
@@ -96,7 +106,7 @@ class Health:
         known = self._ejections.get(key)
         if not self._concerns(ejection):
             return False
-        if known is not None and self._concerns(known) and known.until >= ejection.until:
+        if known is not None and not ejection.outlasts(known, self.restored_at):
             return False
         self._ejections = {**self._ejections, key: ejection}
         self.latest = max(self.latest, ejection.until)
@@ -117,8 +127,18 @@ class Health:
         """All ejections in force."""
         return [e for e in self._ejections.values() if e.until > now and self._concerns(e)]
 
+    def restore(self, at: float) -> bool:
+        """Back into rotation, as of a moment; whether that is news."""
+        if at <= self.restored_at:
+            return False
+        self.restored_at = at
+        for counted in (self._failures, self._steps, self._throttled):
+            counted[SUBMITS] = counted[READS] = 0
+        return True
+
     def _concerns(self, ejection: Ejection) -> bool:
-        return ejection.credential in ("", self.credential)
+        mine = ejection.credential in ("", self.credential)
+        return mine and ejection.at >= self.restored_at
 
 
 def _side(operation: Operation) -> Scope:

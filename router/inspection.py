@@ -1,34 +1,59 @@
-"""Looking in: why a deployment would be picked, what is known of it, and whose an id is."""
+"""Looking in: why a deployment would be picked, what is known of it, what the fleet is doing."""
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from router import operations
 from router.balancing import draw
 from router.engine import Engine
-from router.errors import BadRequestError, InvalidIdError, NotFoundError, RouterError
+from router.errors import (
+    BadRequestError,
+    InvalidIdError,
+    NotFoundError,
+    RouterError,
+    StateUnavailableError,
+)
 from router.fleet import Member
 from router.ids import Copy, Kind, checked_native, decode_litellm
+from router.leases import Job, Need, Release, holder_of
+from router.messages import InvalidBody, Reply, Request
+from router.observations import HTTP, JOB, Change, Latency, Series
 from router.operations import Call
 from router.ownership import Owned, owned_by, route_of
+from router.providers import Bound
 from router.reporting import id_of
-from router.selection import explain
+from router.selection import Obstacle, Route, explain
+from router.state import Picture
+from router.transport import Patience, Unanswered
 from router.trip import Side
 from router.types import Operation, Video
 
 __all__ = [
+    "AccountView",
+    "DeploymentView",
     "Explained",
     "Explanation",
+    "Hold",
     "IdDescription",
+    "JobView",
+    "Out",
+    "Overview",
+    "Probe",
+    "Room",
     "described",
     "explained",
+    "holds",
     "known_of",
     "locate",
     "observe",
+    "overview",
+    "probe",
+    "release",
 ]
 
 # What a call carries; none of it decides where the call goes.
@@ -82,7 +107,7 @@ def explained(
     call = operations.routing_only(operation, **named)
     fleet, now = engine.fleet, engine.now()
     route = route_of(call, fleet, owned_by(call, fleet))
-    verdicts = explain(fleet.members.values(), route, fleet.strategy, draw, now=now, rng=rng)
+    verdicts = _verdicts(engine, route, now, rng)
     return Explanation(
         str(call.operation),
         [
@@ -103,22 +128,77 @@ def explained(
     )
 
 
+_Verdicts = list[tuple[Member, Obstacle, float | None]]
+_IN_THE_WAY = frozenset({"picked", "lost", "tier"})
+
+
+def _verdicts(engine: Engine, route: Route, now: float, rng: random.Random) -> _Verdicts:
+    """Selection's verdicts; whoever could serve and has no room gives way to the next."""
+    fleet = engine.fleet
+    known = list(fleet.members.values())
+    judged = explain(known, route, fleet.strategy, draw, now=now, rng=rng)
+    full: dict[Member, Obstacle] = {}
+    for member, obstacle, _ in judged:
+        lacking = engine.leasing.lacking(member.needs[route.operation])
+        if lacking is not None and obstacle.verdict in _IN_THE_WAY:
+            full[member] = _full(*lacking)
+    if not full:
+        return judged
+    others = [member for member in known if member not in full]
+    rest = explain(others, route, fleet.strategy, draw, now=now, rng=rng)
+    again = {member: (member, obstacle, score) for member, obstacle, score in rest}
+    return [again.get(m) or (m, full[m], score) for m, _, score in judged]
+
+
+_TAKEN = {
+    "jobs": "running jobs are taken",
+    "requests": "requests in flight are taken",
+    "rpm": "submits of any 60 seconds are used",
+    "read_rpm": "reads of any 60 seconds are used",
+}
+
+
+def _full(need: Need, taken: int) -> Obstacle:
+    kind, owner, _ = need.resource.split(":", 2)
+    of = "its account's" if owner == "account" else "its"
+    verdict = "rpm" if need.in_window else "full"
+    return Obstacle(verdict, f"all {need.limit} of {of} {_TAKEN[kind]}")
+
+
 def known_of(member: Member, now: float) -> dict[str, Any]:
-    """What is known of a deployment: load, latency in seconds by operation, ejections."""
+    """What is known of a deployment: load, latency by operation, job time, ejections.
+
+    Latency is in seconds, and job time in seconds per second of video. `mean` and `deviation`
+    weigh what is new more; `p50` and `p95` are right within a tenth, and count all samples of the
+    last hour or two, for jobs of the last ten or twenty.
+    """
+    load = member.load
     return {
-        "in_flight": member.load.in_flight,
-        "latency": {
-            str(operation): {
-                "mean": latency.mean,
-                "deviation": latency.deviation,
-                "count": latency.count,
-            }
-            for operation, latency in list(member.load.latency.items())
-        },
+        "in_flight": load.in_flight,
+        "latency": _times(member, load.latency, HTTP),
+        "job_time": _times(member, load.job_time, JOB),
         "ejections": [
-            {"scope": str(e.scope), "seconds": e.until - now, "reason": e.reason}
+            {
+                "scope": str(e.scope),
+                "seconds": e.until - now,
+                "cause": e.cause.value,
+                "reason": e.reason,
+            }
             for e in member.health.standing(now)
         ],
+    }
+
+
+def _times(member: Member, known: Mapping[str, Latency], series: Series) -> dict[str, Any]:
+    return {
+        str(operation): {
+            "mean": latency.mean,
+            "deviation": latency.deviation,
+            "count": latency.count,
+            "p50": member.load.percentile(series, operation, 0.5),
+            "p95": member.load.percentile(series, operation, 0.95),
+        }
+        for operation, latency in list(known.items())
     }
 
 
@@ -202,3 +282,335 @@ async def _ask(
     except RouterError as error:
         return error
     return str(answer.id)
+
+
+# The fleet as a whole ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """An ejection in force: what it covers, and for how many seconds more."""
+
+    scope: str
+    cause: str
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A limit (`jobs`, `requests`, `rpm` or `read_rpm`), and how much of it is taken."""
+
+    kind: str
+    taken: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentView:
+    """A deployment as the fleet sees it. `known` is as in `Router.statistics`."""
+
+    id: str
+    account: str
+    provider: str
+    model_names: tuple[str, ...]
+    weight: float
+    out: tuple[Out, ...]
+    running: int
+    rooms: tuple[Room, ...]
+    known: Mapping[str, Any]
+
+    @property
+    def busiest(self) -> str | None:
+        """The operation with the most samples."""
+        latency = self.known["latency"]
+        return max(latency, key=lambda name: latency[name]["count"], default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """An account: the jobs that run there, and what is taken of its limits."""
+
+    id: str
+    running: int
+    rooms: tuple[Room, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job or an asset that was accepted. `id` is ours; `slot` is for how many seconds more it
+    holds a slot unless it is seen again, `None` where it holds none."""
+
+    id: str
+    account: str
+    native_id: str
+    deployment: str
+    operation: str
+    worker: str
+    accepted_at: float
+    seen_at: float
+    status: str
+    running: bool
+    slot: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A slot that is taken: `job` is our id, or `None` where nobody knows of a job.
+
+    Then it is a call under way, or a submit whose answer was lost: `holder` is its token.
+    """
+
+    resource: str
+    holder: str
+    seconds: float
+    job: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the fleet is doing, at a moment of the shared time. `shared`: over all workers."""
+
+    at: float
+    shared: bool
+    workers: tuple[str, ...]
+    deployments: tuple[DeploymentView, ...]
+    accounts: tuple[AccountView, ...]
+    jobs: tuple[JobView, ...]
+    holds: tuple[Hold, ...]
+    changes: tuple[Change, ...]
+
+
+# A store gives out so many changes in a turn, so this ends.
+_MOST_TURNS = 1000
+
+
+def overview(engine: Engine) -> Overview:
+    """All that the fleet knows; raises `StateUnavailableError` where its store does not answer.
+
+    Takes turns until there is nothing new to hear, so what this worker had to tell is told too.
+    """
+    fleet, sharing = engine.fleet, engine.learning.sharing
+    limits = {n.resource: n.limit for m in fleet.members.values() for n in _needs(m)}
+    try:
+        if sharing is not None:
+            for _ in range(_MOST_TURNS):
+                if not sharing.step():
+                    break
+        picture = engine.leasing.picture(tuple(limits))
+    except OSError as exc:
+        raise StateUnavailableError(f"the shared state is out of reach: {exc}") from exc
+    jobs = _jobs(engine, picture)
+    running = [job for job in jobs if job.running]
+    now = engine.now()
+    return Overview(
+        at=picture.now,
+        shared=sharing is not None,
+        workers=tuple(picture.workers),
+        deployments=tuple(
+            _deployment(
+                member,
+                _rooms("deployment", name, limits, picture),
+                sum(job.deployment == name for job in running),
+                now,
+            )
+            for name, member in fleet.members.items()
+        ),
+        accounts=tuple(
+            AccountView(
+                account,
+                sum(job.account == account for job in running),
+                _rooms("account", account, limits, picture),
+            )
+            for account in fleet.accounts
+        ),
+        jobs=jobs,
+        holds=_holds(jobs, picture),
+        changes=tuple(picture.changes),
+    )
+
+
+def _needs(member: Member) -> Iterable[Need]:
+    return (need for needs in member.needs.values() for need in needs)
+
+
+def _rooms(owner: str, name: str, limits: Mapping[str, int], picture: Picture) -> tuple[Room, ...]:
+    kinds = ("jobs", "requests", "rpm", "read_rpm")
+    resources = {kind: f"{kind}:{owner}:{name}" for kind in kinds}
+    return tuple(
+        Room(kind, picture.held[resource], limits[resource])
+        for kind, resource in resources.items()
+        if resource in limits
+    )
+
+
+def _deployment(
+    member: Member, rooms: tuple[Room, ...], running: int, now: float
+) -> DeploymentView:
+    deployment = member.deployment
+    known = known_of(member, now)
+    out = tuple(Out(**ejection) for ejection in known["ejections"])
+    return DeploymentView(
+        deployment.id,
+        deployment.account,
+        deployment.provider,
+        deployment.model_names,
+        deployment.weight,
+        out,
+        running,
+        rooms,
+        known,
+    )
+
+
+def _jobs(engine: Engine, picture: Picture) -> tuple[JobView, ...]:
+    slots: dict[str, float] = {}
+    for holders in picture.holders.values():
+        slots.update(holders)
+    return tuple(_job(engine, job, slots.get(job.holder), picture.now) for job in picture.jobs)
+
+
+def _job(engine: Engine, job: Job, slot: float | None, now: float) -> JobView:
+    character = job.operation == Operation.CREATE_CHARACTER
+    kind = Kind.CHARACTER if character else Kind.VIDEO
+    member = engine.fleet.members.get(job.deployment)
+    # Who has not been seen for so long is not counted on any more.
+    forgotten = member is not None and job.seen_at < now - member.job_ttl
+    return JobView(
+        engine.fleet.codec.encode(kind, (Copy(job.account, job.native_id),)),
+        job.account,
+        job.native_id,
+        job.deployment,
+        job.operation,
+        job.worker,
+        job.accepted_at,
+        job.seen_at,
+        job.status,
+        not (character or forgotten or _is_final(job.status)),
+        slot,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _is_final(status: str) -> bool:
+    video = Video(id="-", status=status)
+    return video.done or video.failed or status == "gone"
+
+
+def _holds(jobs: Iterable[JobView], picture: Picture) -> tuple[Hold, ...]:
+    known = {holder_of(job.account, job.native_id): job.id for job in jobs}
+    return tuple(
+        Hold(resource, holder, seconds, known.get(holder))
+        for resource, holders in picture.holders.items()
+        for holder, seconds in holders.items()
+    )
+
+
+def holds(engine: Engine, text: str) -> tuple[Hold, ...]:
+    """The slots that a job holds, by our id or its native one, or a token, by itself."""
+    seen = overview(engine)
+    try:
+        named: Collection[str] = {holder_of(*copy) for copy in described(engine, text).copies}
+    except InvalidIdError:
+        if text.startswith(tuple(kind.prefix for kind in Kind)):
+            raise
+        named = {text} | {
+            holder_of(j.account, j.native_id) for j in seen.jobs if j.native_id == text
+        }
+    return tuple(hold for hold in seen.holds if hold.holder in named)
+
+
+def release(engine: Engine, text: str) -> tuple[Hold, ...]:
+    """Give back what `holds` tells of; returns what was given back."""
+    given_back = holds(engine, text)
+    resources: dict[str, list[str]] = {}
+    for hold in given_back:
+        resources.setdefault(hold.holder, []).append(hold.resource)
+    for holder, held in resources.items():
+        engine.leasing.order(Release(holder, tuple(held)))
+    if given_back:
+        overview(engine)
+    return given_back
+
+
+# Asking -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a deployment answered to a free read; `operation` is `None` where it has none.
+
+    `status` is `None` where no answer came, and `trouble` what is wrong, in words; `None` if
+    nothing is.
+    """
+
+    deployment: str
+    operation: str | None
+    status: int | None
+    seconds: float
+    trouble: str | None
+
+
+PROBE_SECONDS = 10.0
+_UNKNOWN_ID = "video_router_asks_for_nobody"
+_FREE: Mapping[Operation, Call[Any]] = {
+    Operation.LIST: Call(operation=Operation.LIST, limit=1),
+    Operation.STATUS: Call(operation=Operation.STATUS, ids=(_UNKNOWN_ID,)),
+    Operation.GET_CHARACTER: Call(operation=Operation.GET_CHARACTER, ids=(_UNKNOWN_ID,)),
+}
+# What says that the read is not there, and nothing of the deployment.
+_LACKING = (404, 405, 501)
+
+
+async def probe(engine: Engine, side: Side) -> list[Probe]:
+    """Ask each deployment by one free read, or two, whether it is there and takes our key.
+
+    Nothing is learned from it, no limit is asked for room, and nothing is started or paid.
+    """
+    return await side.door.together(
+        [_probe(engine, side, member) for member in engine.fleet.members.values()]
+    )
+
+
+async def _probe(engine: Engine, side: Side, member: Member) -> Probe:
+    name, answered = member.deployment.id, None
+    for operation, call in _FREE.items():
+        if operation in member.deployment.operations:
+            answered = await _probed(engine, side, member, call)
+            if answered.status not in _LACKING:
+                return answered
+    return answered or Probe(name, None, None, 0.0, None)
+
+
+async def _probed(engine: Engine, side: Side, member: Member, call: Call[Any]) -> Probe:
+    deployment, clock = member.deployment, engine.clock
+    bound = Bound(call, deployment, call.ids)
+    started = clock.monotonic()
+    status: int | None = None
+    try:
+        request: Request = member.provider.request(bound)
+        request.headers = {**member.headers, **request.headers}
+        connect = min(engine.fleet.config.settings.connect_timeout, PROBE_SECONDS)
+        patience = Patience(connect, PROBE_SECONDS, PROBE_SECONDS)
+        reply = await side.transport.exchange(request, patience, None, fresh=False)
+        status = reply.status
+        trouble = _trouble(member, bound, reply)
+    except Unanswered as exc:
+        trouble = f"{exc.fault.value}: {exc}" if str(exc) else exc.fault.value
+    except (InvalidBody, ValueError) as exc:
+        trouble = f"its answer is not one of this API: {exc}"
+    seconds = clock.monotonic() - started
+    # Words of the other side's may quote a key.
+    told = None if trouble is None else deployment.redact(trouble)[:300]
+    return Probe(deployment.id, str(call.operation), status, seconds, told)
+
+
+def _trouble(member: Member, bound: Bound, reply: Reply) -> str | None:
+    """What an answer to a free read says against its deployment."""
+    if 200 <= reply.status < 300:
+        member.provider.answer(bound, reply)
+        return None
+    if bound.call.ids and reply.status in (400, 404, 422):
+        return None  # it knows us, and not whom we ask for
+    said = member.provider.error(reply).message.strip()
+    return f"it answered {reply.status}: {said}" if said else f"it answered {reply.status}"

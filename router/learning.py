@@ -15,12 +15,28 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from router.events import Ejected, Event, JobFinished, OnEvent
+from router.config import JOB_TTL
+from router.events import Ejected, Event, JobFinished, OnEvent, Restored
 from router.fleet import Fleet, Member
 from router.ids import Copy
-from router.observations import Batch, Cause, Ejection, epoch_of, sample
-from router.outcomes import Effect, Eject, Outcome, is_callers_fault
-from router.state import Sharing
+from router.leases import Seen, holder_of
+from router.observations import (
+    HEALTH_BUCKET,
+    HTTP,
+    JOB,
+    READS,
+    SERIES,
+    SUBMITS,
+    Cause,
+    Change,
+    Ejection,
+    Series,
+    bucket_of,
+    epoch_of,
+    sample,
+)
+from router.outcomes import Effect, Eject, Outcome, is_callers_fault, seconds_in
+from router.state import News, Sharing
 from router.types import Operation, Video
 
 __all__ = ["Learning"]
@@ -54,6 +70,8 @@ class Learning:
         self._ended: OrderedDict[Copy, None] = OrderedDict()
         # Set where there are others to share with.
         self.sharing: Sharing | None = None
+        # Told of each sight of a job.
+        self.on_job: Callable[[Seen], object] = lambda seen: None
 
     # Exchanges ----------------------------------------------------------------------------------
 
@@ -88,10 +106,12 @@ class Learning:
         with self._lock:
             if outcome.effect is Effect.SUCCESS:
                 member.health.succeeded(operation)
+                self._judged(member, operation, "s", now)
                 self._worked.add((member.deployment.account, operation))
                 self._latency(member, operation, seconds, now)
             elif outcome.effect is Effect.FAILURE:
                 self._latency(member, operation, self._penalised(member, operation, seconds), now)
+                self._judged(member, operation, "f", now)
                 ejection = member.health.failed(operation, now, self._rng, unreachable=unreachable)
                 if ejection is not None:
                     ejected.append((member, ejection))
@@ -105,11 +125,33 @@ class Learning:
             ejected = [(m, e) for m, e in ejected if m.health.eject(e)]
         self._announce(ejected, now)
 
-    def _latency(self, member: Member, operation: Operation, seconds: float, now: float) -> None:
-        epoch, sums = epoch_of(now), sample(seconds, now)
-        member.load.add(operation, epoch, sums)
+    def _latency(
+        self,
+        member: Member,
+        operation: str,
+        seconds: float,
+        now: float,
+        series: Series = HTTP,
+    ) -> None:
+        epoch, sums, bucket = (
+            epoch_of(now, series),
+            sample(seconds, now, series),
+            bucket_of(seconds),
+        )
+        load, name = member.load, member.deployment.id
+        load.add(operation, epoch, sums, series)
+        counted = load.counted(series.name, operation, epoch, bucket)
+        load.count(series.name, operation, epoch, bucket, counted + 1)
         if self.sharing is not None:
-            self.sharing.tell_latency(member.deployment.id, operation, epoch, sums)
+            self.sharing.tell_sums((series.name, name, str(operation), epoch), sums)
+            self.sharing.tell_count((series.name, name, str(operation), epoch, str(bucket)))
+
+    def _judged(self, member: Member, operation: Operation, verdict: str, now: float) -> None:
+        """Count a success or a failure for the fleet."""
+        if self.sharing is not None:
+            side = SUBMITS if operation.is_submit else READS
+            epoch = int(now // HEALTH_BUCKET)
+            self.sharing.tell_count(("health", member.deployment.id, side, epoch, verdict))
 
     @staticmethod
     def _penalised(member: Member, operation: Operation, seconds: float) -> float:
@@ -128,7 +170,7 @@ class Learning:
     ) -> list[tuple[Member, Ejection]]:
         if eject.cause is Cause.THROTTLED:
             member.health.throttled(operation)
-        ejection = Ejection(eject.scope, now + eject.seconds, eject.cause, reason)
+        ejection = Ejection(eject.scope, now + eject.seconds, eject.cause, reason, at=now)
         if not eject.whole_account:
             return [(member, ejection)]
         # What is refused is a key; each deployment of the account is out as long as it has it.
@@ -146,8 +188,13 @@ class Learning:
                 self._submitted.popitem(last=False)
 
     def seen(self, fleet: Fleet, copy: Copy, video_id: str, video: Video) -> None:
-        """A job's status was seen. The first sight of its end is an event, and may be a failure."""
-        if not (video.done or video.failed):
+        """A job's status was seen. The first sight of its end is an event, and may be a failure.
+
+        Each sight renews the slot that the job holds, or gives it back.
+        """
+        ended = video.done or video.failed
+        self._slot_seen(fleet, copy, video.status, ended=ended)
+        if not ended:
             return
         now = self._now()
         with self._lock:
@@ -157,9 +204,27 @@ class Learning:
             while len(self._ended) > REMEMBERED_JOBS:
                 self._ended.popitem(last=False)
             ejected = self._job_failed(fleet, copy, video, now) if video.failed else []
+            if video.done:
+                self._job_done(fleet, copy, video, now)
         code = video.error.code if video.error else None
         self.tell(lambda: JobFinished(now, video_id, copy.account, video.status, code))
         self._announce(ejected, now)
+
+    def gone(self, fleet: Fleet, copy: Copy) -> None:
+        """Nobody knows this job any more, so it holds nothing."""
+        self._slot_seen(fleet, copy, "gone", ended=True)
+
+    def _slot_seen(self, fleet: Fleet, copy: Copy, status: str, *, ended: bool) -> None:
+        ttl = max((m.job_ttl for m in fleet.of_account(copy.account)), default=JOB_TTL)
+        resources = fleet.job_resources(copy.account)
+        self.on_job(Seen(holder_of(*copy), resources, status, ended, self._now(), ttl))
+
+    def _job_done(self, fleet: Fleet, copy: Copy, video: Video, now: float) -> None:
+        """How long a finished job took, per second of video, by the provider's own times."""
+        member = fleet.members.get(self._submitted.get(copy, ""))
+        seconds, length = _lasted(video), _length(video)
+        if member is not None and seconds is not None and length:
+            self._latency(member, Operation.GENERATION, seconds / length, now, JOB)
 
     def _job_failed(
         self, fleet: Fleet, copy: Copy, video: Video, now: float
@@ -182,16 +247,48 @@ class Learning:
 
     # Other workers ------------------------------------------------------------------------------
 
-    def absorb(self, fleet: Fleet, news: Batch) -> None:
-        """What another worker learned."""
-        members = fleet.members
+    def absorb(self, fleet: Fleet, news: News) -> None:
+        """What the store knows now: of sums and counts all that there is, but what is untold."""
+        members, sharing = fleet.members, self.sharing
+        assert sharing is not None
         with self._lock:
-            for (name, operation, epoch), sums in news.latency.items():
+            for sums_key, sums in news.sums.items():
+                series, name, operation, epoch = sums_key
                 if name in members:
-                    members[name].load.add(operation, epoch, sums)
+                    whole = sums + sharing.untold(sums_key)
+                    members[name].load.put(operation, epoch, whole, SERIES[series])
+            for count_key, count in news.counts.items():
+                kind, name, operation, epoch, bucket = count_key
+                if name in members and kind in SERIES:
+                    whole_count = count + sharing.uncounted(count_key)
+                    members[name].load.count(kind, operation, epoch, int(bucket), whole_count)
+            for name, at in news.restored.items():
+                if name in members:
+                    members[name].health.restore(at)
             for (name, *_), ejection in news.ejections.items():
                 if name in members:
                     members[name].health.eject(ejection)
+
+    # Operators ----------------------------------------------------------------------------------
+
+    def drain(self, member: Member, seconds: float) -> None:
+        """Out of rotation for new work, over all workers; what it owns it still serves."""
+        now = self._now()
+        ejection = Ejection(SUBMITS, now + seconds, Cause.DRAINED, "drained by an operator", at=now)
+        with self._lock:
+            ejected = [(member, ejection)] if member.health.eject(ejection) else []
+        self._announce(ejected, now)
+
+    def restore(self, member: Member) -> None:
+        """Back into rotation, over all workers, whatever kept it out."""
+        now, name = self._now(), member.deployment.id
+        with self._lock:
+            member.health.restore(now)
+        if self.sharing is not None:
+            change = Change(now, self.sharing.worker, name, "restored", "by an operator")
+            self.sharing.tell_restored(name, now, change)
+        self.tell(lambda: Restored(now, name, member.deployment.account, "by an operator"))
+        log.warning("back in rotation (by an operator): %s", name, extra=_extra(member))
 
     # Telling ------------------------------------------------------------------------------------
 
@@ -210,7 +307,10 @@ class Learning:
     def _announce(self, ejected: list[tuple[Member, Ejection]], now: float) -> None:
         for member, ejection in ejected:
             if self.sharing is not None:
-                self.sharing.tell_ejection(member.deployment.id, ejection)
+                name = member.deployment.id
+                what = f"out for {ejection.until - now:.1f} s ({ejection.scope})"
+                change = Change(now, self.sharing.worker, name, what, ejection.reason)
+                self.sharing.tell_ejection(name, ejection, change)
             self.tell(functools.partial(_ejected, member, ejection, now))
         if ejected:
             # One line for one change, also where it takes out a whole account.
@@ -222,7 +322,7 @@ class Learning:
                 ejection.scope,
                 ", ".join(deployment.id for deployment in deployments),
                 ejection.reason,
-                extra={"deployment": deployments[0].id, "account": deployments[0].account},
+                extra=_extra(ejected[0][0]),
             )
 
     def after_fork(self) -> None:
@@ -230,6 +330,22 @@ class Learning:
         self._lock = threading.Lock()
         if self.sharing is not None:
             self.sharing.after_fork()
+
+
+def _extra(member: Member) -> dict[str, str]:
+    return {"deployment": member.deployment.id, "account": member.deployment.account}
+
+
+def _lasted(video: Video) -> float | None:
+    """Seconds from a job's creation to its end, where the provider tells both."""
+    if video.created_at is None or video.completed_at is None:
+        return None
+    return max(float(video.completed_at) - float(video.created_at), 0.0)
+
+
+def _length(video: Video) -> float | None:
+    """Seconds of video, where the answer says so in numbers."""
+    return seconds_in(str(getattr(video, "seconds", "") or ""))
 
 
 def _ejected(member: Member, ejection: Ejection, now: float) -> Ejected:

@@ -1,8 +1,8 @@
 """What workers learn, as values that merge.
 
-Two kinds of thing are learned from an exchange: how long it took, and that somebody is out of
-rotation for a while. Both are written so that merging needs no order and no lock: latencies are
-sums, which add; ejections are deadlines, which only ever extend.
+How long exchanges and jobs take, how many went well, and who is out of rotation for a while. All
+of it is written so that merging needs no order and no lock: times are sums and counts, which add;
+ejections are deadlines, which only ever extend.
 
 Latency is forward-decayed (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay", ICDE 2009): a
 sample that arrives at t weighs e^((t−L)/τ) for ever, where L is the start of its epoch. Old samples
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -20,21 +21,46 @@ from router.types import Operation
 
 __all__ = [
     "BOTH",
+    "HEALTH_BUCKET",
+    "HTTP",
+    "JOB",
     "READS",
+    "SERIES",
     "SUBMITS",
     "Batch",
     "Cause",
+    "Change",
+    "CountKey",
     "Ejection",
+    "EjectionKey",
     "Latency",
     "Scope",
+    "Series",
     "Sums",
+    "SumsKey",
+    "bucket_of",
     "epoch_of",
+    "percentile",
     "sample",
 ]
 
-TAU = 60.0
-EPOCH = 3600.0
 SPENT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What is measured, and how fast it fades: `tau` and the length of an epoch, in seconds."""
+
+    name: str
+    tau: float
+    epoch: float
+
+
+HTTP = Series("http", tau=60.0, epoch=3600.0)
+"""Seconds of an exchange, by operation."""
+JOB = Series("job", tau=1800.0, epoch=36_000.0)
+"""Seconds of a job per second of video, by the operation that started it."""
+SERIES = {series.name: series for series in (HTTP, JOB)}
 
 # What an ejection covers: a side of the traffic, all of it, or one operation.
 SUBMITS = "submits"
@@ -44,19 +70,24 @@ Scope: TypeAlias = str
 
 
 class Cause(enum.Enum):
-    """Why somebody is out. Only failures are a judgement of ours; the others are their own word."""
+    """Why somebody is out.
+
+    Failures are a judgement of ours, draining is an operator's; the others are the provider's word.
+    """
 
     FAILURES = "failures"
     THROTTLED = "throttled"
     DENIED = "denied"
     MISSING = "missing"
+    DRAINED = "drained"
 
 
 @dataclass(frozen=True, slots=True)
 class Ejection:
-    """Out of rotation until a deadline (shared time, in seconds). `step` counts the back-off.
+    """Out of rotation until a deadline; `at` is when that was decided (shared time, in seconds).
 
-    `credential` is a digest of the key that was refused: who holds another key was not meant.
+    `step` counts the back-off. `credential` is a digest of the key that was refused: who holds
+    another key was not meant.
     """
 
     scope: Scope
@@ -65,9 +96,22 @@ class Ejection:
     reason: str
     step: int = 0
     credential: str = ""
+    at: float = 0.0
 
     def covers(self, operation: Operation) -> bool:
         return self.scope in (BOTH, SUBMITS if operation.is_submit else READS, operation)
+
+    def outlasts(self, known: Ejection, restored_at: float) -> bool:
+        """Whether this one takes the place of a known one, as those do that last longer.
+
+        What was decided before an operator restored the deployment stands in nobody's way, nor
+        does what is about another key.
+        """
+        if self.at < restored_at <= known.at:
+            return False
+        if known.at < restored_at <= self.at or known.credential != self.credential:
+            return True
+        return self.until > known.until
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +132,13 @@ class Sums:
         )
 
 
-def epoch_of(now: float) -> int:
-    return int(now // EPOCH)
+def epoch_of(now: float, series: Series = HTTP) -> int:
+    return int(now // series.epoch)
 
 
-def sample(seconds: float, now: float) -> Sums:
-    """One latency, weighed by its arrival."""
-    weight = math.exp((now - epoch_of(now) * EPOCH) / TAU)
+def sample(seconds: float, now: float, series: Series = HTTP) -> Sums:
+    """One measurement, weighed by its arrival."""
+    weight = math.exp((now - epoch_of(now, series) * series.epoch) / series.tau)
     return Sums(weight, weight * seconds, weight * seconds * seconds, 1)
 
 
@@ -105,56 +149,110 @@ class Latency:
     a pick reads `cost` and computes nothing.
     """
 
-    __slots__ = ("_sums", "cost", "count", "deviation", "known_until", "mean")
+    __slots__ = ("_series", "_sums", "cost", "count", "deviation", "known_until", "mean")
 
-    def __init__(self) -> None:
+    def __init__(self, series: Series = HTTP) -> None:
+        self._series = series
         self._sums: dict[int, Sums] = {}
         self.mean = self.deviation = self.cost = self.known_until = 0.0
         self.count = 0
 
     def add(self, epoch: int, sums: Sums) -> None:
-        """Merge sums of an epoch; only the two newest epochs are kept."""
-        self._sums[epoch] = self._sums.get(epoch, Sums()) + sums
+        """Merge sums into an epoch."""
+        self.put(epoch, self._sums.get(epoch, Sums()) + sums)
+
+    def put(self, epoch: int, sums: Sums) -> None:
+        """Take these for all that is known of an epoch; only the two newest are kept."""
+        self._sums[epoch] = sums
         newest = max(self._sums)
         for old in [e for e in self._sums if e < newest - 1]:
             del self._sums[old]
         last = self._sums[newest]
         before = self._sums.get(newest - 1)
         if before is not None:
-            # The epoch before began one EPOCH earlier, so the same instant weighs e^(EPOCH/τ) more.
-            fade = math.exp(-EPOCH / TAU)
+            # The epoch before began earlier, so the same instant weighs e^(epoch/τ) more in it.
+            fade = math.exp(-self._series.epoch / self._series.tau)
             last = last + Sums(before.weight * fade, before.total * fade, before.squares * fade)
-        self.count += sums.count
+        self.count = sum(kept.count for kept in self._sums.values())
+        if last.weight <= 0.0:
+            return
         self.mean = last.total / last.weight
         variance = last.squares / last.weight - self.mean * self.mean
         self.deviation = math.sqrt(max(variance, 0.0))
         self.cost = self.mean + self.deviation
         # The weight that is left at t is W·e^(−(t−L)/τ); below e^−5 of a sample nothing is known.
-        self.known_until = newest * EPOCH + TAU * (math.log(last.weight) + SPENT)
+        tau = self._series.tau
+        self.known_until = newest * self._series.epoch + tau * (math.log(last.weight) + SPENT)
+
+
+# Histograms: the buckets of a logarithmic scale, each a quarter of an octave wide, so that a
+# percentile is right within a tenth.
+_PER_OCTAVE = 4
+
+
+def bucket_of(seconds: float) -> int:
+    return math.floor(math.log2(max(seconds, 1e-6)) * _PER_OCTAVE)
+
+
+def percentile(buckets: Mapping[int, int], share: float) -> float | None:
+    """The value in seconds below which this share of the samples lies; `None` without samples."""
+    left = share * sum(buckets.values())
+    for bucket in sorted(buckets):
+        left -= buckets[bucket]
+        if left <= 0:
+            return math.exp2((bucket + 0.5) / _PER_OCTAVE)
+    return None
+
+
+SumsKey: TypeAlias = tuple[str, str, str, int]
+"""Series, deployment, operation, epoch."""
+CountKey: TypeAlias = tuple[str, str, str, int, str]
+"""Kind (`histogram` of a series, or `health`), deployment, operation or side, epoch, field."""
+EjectionKey: TypeAlias = tuple[str, Scope, Cause]
+"""Deployment, scope, cause."""
+
+HEALTH_BUCKET = 10.0
+"""Seconds over which successes and failures are counted together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of state, for people: who went out of rotation or came back, when and why."""
+
+    at: float
+    worker: str
+    deployment: str
+    what: str
+    reason: str
 
 
 @dataclass(slots=True)
 class Batch:
-    """What a worker learned since its last turn; bounded by what there is to know, not by calls."""
+    """What a worker learned since its last turn; bounded by what there is to know, not by calls.
 
-    latency: dict[tuple[str, Operation, int], Sums] = field(default_factory=dict)
-    ejections: dict[tuple[str, Scope, Cause], Ejection] = field(default_factory=dict)
+    All of it commutes: sums and counts add, ejections and restorations extend.
+    """
 
-    def add_latency(self, deployment: str, operation: Operation, epoch: int, sums: Sums) -> None:
-        key = (deployment, operation, epoch)
-        self.latency[key] = self.latency.get(key, Sums()) + sums
+    sums: dict[SumsKey, Sums] = field(default_factory=dict)
+    counts: dict[CountKey, int] = field(default_factory=dict)
+    ejections: dict[EjectionKey, Ejection] = field(default_factory=dict)
+    restored: dict[str, float] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+
+    def add_sums(self, key: SumsKey, sums: Sums) -> None:
+        self.sums[key] = self.sums.get(key, Sums()) + sums
+
+    def add_count(self, key: CountKey, count: int = 1) -> None:
+        self.counts[key] = self.counts.get(key, 0) + count
 
     def add_ejection(self, deployment: str, ejection: Ejection) -> None:
         key = (deployment, ejection.scope, ejection.cause)
         known = self.ejections.get(key)
-        if known is None or known.until < ejection.until:
+        if known is None or ejection.outlasts(known, self.restored.get(deployment, 0.0)):
             self.ejections[key] = ejection
 
-    def merge(self, other: Batch) -> None:
-        for (deployment, operation, epoch), sums in other.latency.items():
-            self.add_latency(deployment, operation, epoch, sums)
-        for (deployment, *_), ejection in other.ejections.items():
-            self.add_ejection(deployment, ejection)
+    def add_restored(self, deployment: str, at: float) -> None:
+        self.restored[deployment] = max(self.restored.get(deployment, 0.0), at)
 
     def __bool__(self) -> bool:
-        return bool(self.latency or self.ejections)
+        return bool(self.sums or self.counts or self.ejections or self.restored or self.changes)

@@ -65,7 +65,9 @@ class Attempt:
         copy = Copy(self.account, checked_native(native_id))
         self._report(Reply(200, {}), failed=False)
         if operation.starts_job:
-            self._engine.learning.submitted(copy, self._member)
+            self._engine.accepted(self._trip, self._member, copy, "queued")
+        else:
+            self._engine.leasing.settle(self._trip.lease, "no")
         kind = Kind.CHARACTER if character else Kind.VIDEO
         return id_of(self._trip, kind, *copy)
 
@@ -99,6 +101,8 @@ class Attempt:
             self._engine.left_by_caller(self._trip, self._member, self._seconds(), reached=True)
         elif exc is None:
             self._report(Reply(200, {}), failed=False)
+        # What a read held, and what was reported as a success without an id.
+        self._engine.leasing.settle(self._trip.lease, "no")
 
     def _seconds(self) -> float:
         return self._engine.clock.monotonic() - self._started

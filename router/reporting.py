@@ -6,7 +6,7 @@ the key back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from router import errors
@@ -14,6 +14,8 @@ from router.errors import RouterError
 from router.events import Attempted, Picked
 from router.fleet import Member
 from router.ids import Copy, Kind
+from router.leases import Grant
+from router.limits import retry_after
 from router.observations import Ejection
 from router.outcomes import Exchange, Outcome, seconds_in
 from router.trip import Trip
@@ -23,6 +25,7 @@ __all__ = [
     "POLL_AFTER_SECONDS",
     "attempted",
     "error_of",
+    "full",
     "id_of",
     "job_failed",
     "nobody",
@@ -150,6 +153,26 @@ def nobody(trip: Trip, ejections: Mapping[str, Ejection], now: float) -> RouterE
         f"no deployment is in rotation for {trip.operation}: {listed}",
         reasons=reasons,
         retry_after=max(soonest, 0.1),
+        **trip.facts(),
+    )
+
+
+def full(
+    trip: Trip,
+    members: Sequence[Member],
+    grant: Grant,
+    now: float,
+    job_seconds: float | None,
+) -> RouterError:
+    """The error of a call for which nobody has room, and when to come back."""
+    said = "; ".join(
+        f"{member.deployment.id}: the {resource.partition(':')[0]} of its "
+        f"{resource.split(':')[1]} are at their limit"
+        for member, (resource, _) in zip(members, grant.full, strict=True)
+    )
+    return errors.CapacityError(
+        f"no room for {trip.operation}: {said}",
+        retry_after=retry_after(grant, now, job_seconds),
         **trip.facts(),
     )
 

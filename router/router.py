@@ -6,6 +6,7 @@ blocks, `ax` awaits. All else is in the engine.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import random
@@ -28,37 +29,47 @@ from typing import (
 import httpx
 
 from router import operations
-from router._doors import AsyncDoor, BlockingDoor, SystemClock, step
+from router._doors import AsyncDoor, BlockingDoor, SharedTime, SystemClock, step
 from router.balancing import STRATEGIES
-from router.config import Config, ProviderFacts, Vocabulary, load_data, load_file, not_yet
+from router.config import Config, ProviderFacts, Vocabulary, load_data, load_file
 from router.downloads import download
 from router.engine import Engine
-from router.errors import ConfigError
+from router.errors import ConfigError, StateUnavailableError
 from router.events import OnEvent
-from router.fleet import Fleet
+from router.fleet import Fleet, Member
 from router.inspection import (
     Explanation,
+    Hold,
     IdDescription,
+    Overview,
     described,
     explained,
+    holds,
     known_of,
     locate,
     observe,
+    overview,
+    probe,
+    release,
 )
 from router.learning import Learning
+from router.leases import Job
+from router.leasing import Leasing
 from router.listing import list_videos
-from router.observations import Batch
 from router.operations import Call, Options
 from router.picking import Picking
 from router.providers import PROVIDERS
 from router.replicas import create_character
-from router.state import Sharing, Store
+from router.state import STORES, Keeper, News, Sharing, Store
 from router.transport import AsyncTransport, BlockingTransport
 from router.trip import Side
 from router.types import Clock, Content, Operation, Video
 from router.waiting import wait
 
 __all__ = ["VOCABULARY", "Router"]
+
+# Drained without an end: until somebody restores it.
+DRAIN_SECONDS = 10 * 365 * 86400.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,6 +93,7 @@ class Parts(TypedDict, total=False):
     clock: Clock | None
     rng: random.Random | None
     store: Store | None
+    onlooker: bool
 
 
 async def _run(engine: Engine, call: Call[T], side: Side) -> T:
@@ -136,7 +148,9 @@ class Router:
     `http_client` and `async_http_client` are an httpx client or transport of the caller's, used
     as they are and not closed. `on_event` is called with each value of `router.events`. `environ`
     replaces the process's environment; `clock` and `rng` make time and chance the caller's;
-    `store` is where routers of one process meet.
+    `store` is where routers of one process meet. An `onlooker` is an operator's: it looks and
+    orders, the fleet does not count it as a worker, and it meets the others when it is told to
+    (by `share` or `overview`), in no thread of its own.
     """
 
     def __init__(
@@ -192,9 +206,8 @@ class Router:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         store: Store | None = None,
+        onlooker: bool = False,
     ) -> None:
-        if redis is not None:
-            raise ConfigError(str(not_yet("redis")))
         _check_client("http_client", http_client, httpx.Client, httpx.BaseTransport)
         _check_client(
             "async_http_client", async_http_client, httpx.AsyncClient, httpx.AsyncBaseTransport
@@ -202,18 +215,53 @@ class Router:
         self._load = load
         self._clock = clock or SystemClock()
         self._rng, self._own_rng = rng or random.Random(), rng is None
-        now = _shared_time(self._clock)
-        self._learning = Learning(now, self._rng, on_event)
+        self._now = SharedTime(self._clock)
+        fleet = Fleet(load())
+        self._keeper: Keeper | None = None
+        sharing = self._sharing(fleet.config, redis, store, onlooker=onlooker)
+        self._learning = Learning(self._now, self._rng, on_event)
+        self._learning.sharing = sharing
+        leasing = Leasing(sharing, self._now)
+        self._learning.on_job = leasing.order
         self._engine = Engine(
-            Fleet(load()), self._learning, clock=self._clock, now=now, rng=self._rng
+            fleet,
+            self._learning,
+            clock=self._clock,
+            now=self._now,
+            rng=self._rng,
+            leasing=leasing,
         )
-        if store is not None:
-            self._learning.sharing = Sharing(store, self._absorb)
+        if self._keeper is not None and not onlooker:
+            # At the first call, so that who only imports or forks has no thread.
+            self._engine.on_call = self._keeper.start
         self._sending = BlockingTransport(self._clock.monotonic, http_client)
         self._asending = AsyncTransport(self._clock.monotonic, async_http_client)
         self._blocking = Side(BlockingDoor(self._clock), self._sending)
         self._async = Side(AsyncDoor(self._clock), self._asending)
         _routers.add(self)
+
+    def _sharing(
+        self, config: Config, client: object, store: Store | None, *, onlooker: bool
+    ) -> Sharing | None:
+        """How this worker shares: through a store of the caller's, through Redis, or not at all."""
+        if store is not None:
+            return Sharing(store, self._absorb, inline=True, onlooker=onlooker)
+        url = config.settings.redis_url
+        if client is None and url is None:
+            return None
+        where, own = "the given client", None
+        if client is None and url is not None:
+            from router.state import connecting  # redis-py is heavy, and most imports need none
+
+            where = connecting.shown(url.get_secret_value())
+            try:
+                client = own = connecting.connect(url.get_secret_value())
+            except ValueError as exc:
+                raise ConfigError(f"settings.redis_url: {exc}") from None
+        shared = STORES["redis"](client, config.settings.namespace)
+        sharing = Sharing(shared, self._absorb, inline=onlooker, onlooker=onlooker)
+        self._keeper = Keeper(sharing, where, own)
+        return sharing
 
     def __repr__(self) -> str:
         engine: Engine | None = getattr(self, "_engine", None)
@@ -238,6 +286,7 @@ class Router:
     video_delete, avideo_delete = _pair("video_delete", operations.delete)
     video_wait, avideo_wait = _doors("video_wait", wait, wait.__doc__)
     locate, alocate = _doors("locate", locate, locate.__doc__)
+    probe, aprobe = _doors("probe", probe, probe.__doc__)
     video, avideo = video_generation, avideo_generation
 
     @overload
@@ -344,15 +393,71 @@ class Router:
         """
         self._engine.fleet = Fleet(self._load(), before=self._engine.fleet)
 
-    def share(self, now: float | None = None) -> None:
-        """One turn of sharing with the other routers of `store`; nothing without one."""
-        if self._learning.sharing is not None:
-            self._learning.sharing.step(self._engine.now() if now is None else now)
+    def share(self) -> None:
+        """One turn of sharing with the other workers; nothing without a store.
 
-    def _absorb(self, news: Batch) -> None:
+        With Redis this happens by itself; here is the turn for those who bring a store.
+        """
+        if self._learning.sharing is not None:
+            self._learning.sharing.step()
+
+    def drain(self, deployment: str, seconds: float = DRAIN_SECONDS) -> None:
+        """Take a deployment out of rotation for new work, in the whole fleet, for `seconds`.
+
+        What it owns it still serves. `restore` brings it back. Raises `ConfigError` for an id that
+        is not configured.
+        """
+        self._engine.on_call()
+        self._learning.drain(self._member(deployment), seconds)
+
+    def restore(self, deployment: str) -> None:
+        """Bring a deployment back into rotation, in the whole fleet, whatever keeps it out."""
+        self._engine.on_call()
+        self._learning.restore(self._member(deployment))
+
+    def jobs(self) -> list[Job]:
+        """What was accepted in the last day: by whom, when, and how it was seen last.
+
+        Of the whole fleet where there is a Redis, and newest first. Raises
+        `StateUnavailableError` where it does not answer.
+        """
+        try:
+            return self._engine.leasing.picture(()).jobs
+        except OSError as exc:
+            raise StateUnavailableError(f"the shared state is out of reach: {exc}") from exc
+
+    def overview(self) -> Overview:
+        """What the whole fleet is doing: deployments, accounts, jobs, slots, workers, changes.
+
+        It asks the store, and so blocks. Raises `StateUnavailableError` where that is out of reach.
+        """
+        return overview(self._engine)
+
+    def holds(self, text: str) -> tuple[Hold, ...]:
+        """The slots of running jobs that a job (an id) or a token holds."""
+        return holds(self._engine, text)
+
+    def release(self, text: str) -> tuple[Hold, ...]:
+        """Give back the slots that a job (an id) or a token holds; returns them.
+
+        For jobs that have ended without anybody seeing it, and for submits whose answer was lost.
+        """
+        return release(self._engine, text)
+
+    def _member(self, deployment: str) -> Member:
+        members = self._engine.fleet.members
+        if deployment not in members:
+            raise ConfigError(f"no deployment {deployment!r}; there are {', '.join(members)}")
+        return members[deployment]
+
+    def _absorb(self, news: News) -> None:
+        self._now.set(news.now)
+        self._engine.leasing.workers = news.workers
         self._learning.absorb(self._engine.fleet, news)
 
     def _after_fork(self) -> None:
+        if self._keeper is not None:
+            self._keeper.after_fork()
         self._engine.after_fork()
         self._sending.after_fork()
         self._asending.after_fork()
@@ -362,12 +467,19 @@ class Router:
     # Ending -------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the blocking door's connections; the async door's close with their event loop."""
+        """Close the blocking door's connections; the async door's close with their event loop.
+
+        What this worker has not told the others yet it tells them before.
+        """
         self._sending.close()
+        if self._keeper is not None:
+            self._keeper.stop()
 
     async def aclose(self) -> None:
         """Close the connections of both doors, the async one's for the running loop."""
         self._sending.close()
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.stop)
         await self._asending.aclose()
 
     def __enter__(self) -> Self:
@@ -407,12 +519,6 @@ def _check_client(name: str, given: object, *kinds: type) -> None:
     if given is not None and not isinstance(given, kinds):
         allowed = " or ".join(f"httpx.{kind.__name__}" for kind in kinds)
         raise ConfigError(f"`{name}` is an {allowed}, not {type(given).__name__}")
-
-
-def _shared_time(clock: Clock) -> Callable[[], float]:
-    """Unix seconds that never go back: the time now, plus what has passed since."""
-    epoch = clock.time() - clock.monotonic()
-    return lambda: epoch + clock.monotonic()
 
 
 _routers: weakref.WeakSet[Router] = weakref.WeakSet()

@@ -21,7 +21,17 @@ from router.config import Deployment
 from router.observations import Cause, Ejection
 from router.types import Operation
 
-__all__ = ["Candidate", "Obstacle", "Route", "Tier", "choose", "explain", "obstacle", "tiers"]
+__all__ = [
+    "Candidate",
+    "Obstacle",
+    "Route",
+    "Tier",
+    "choose",
+    "explain",
+    "obstacle",
+    "rank",
+    "tiers",
+]
 
 SCORED_AT_MOST = 32
 SAMPLE = 8
@@ -47,6 +57,10 @@ class Candidate:
     load: Any
 
 
+_FOR_SUBMITS = (Cause.DRAINED,)
+_FOR_READS = (Cause.DRAINED, Cause.FAILURES)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """What a call asks of whoever serves it.
@@ -63,8 +77,10 @@ class Route:
 
     @property
     def ignoring(self) -> tuple[Cause, ...]:
-        owners_read = self.follow_up and not self.operation.is_submit
-        return (Cause.FAILURES,) if owners_read else ()
+        """What keeps nobody away from this call: who is drained still serves what it owns."""
+        if not self.follow_up:
+            return ()
+        return _FOR_SUBMITS if self.operation.is_submit else _FOR_READS
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +163,29 @@ def choose(
     return None
 
 
+def rank(
+    tiers: Sequence[Tier[CandidateT]],
+    route: Route,
+    scores: Scores,
+    draw: Draw,
+    *,
+    now: float,
+    rng: random.Random,
+    tried: Collection[CandidateT] = (),
+) -> list[CandidateT]:
+    """All that may serve, in the order in which to ask them for room: tier by tier, drawn first."""
+    ranked: list[CandidateT] = []
+    for tier in tiers:
+        members, loads, weights = _standing(tier, route, now, rng, tried)
+        if not members:
+            continue
+        found = scores(loads, route.operation, now)
+        first = draw(found, weights, rng)
+        others = sorted((i for i in range(len(members)) if i != first), key=found.__getitem__)
+        ranked += [members[i] for i in (first, *others)]
+    return ranked
+
+
 def _standing(
     tier: Tier[CandidateT],
     route: Route,
@@ -213,6 +252,8 @@ def _verdict(
     if against is not None:
         return against
     ejection = candidate.health.ejection(route.operation, now, route.ignoring)
+    if ejection is not None and ejection.cause is Cause.DRAINED:
+        return Obstacle("drained", ejection.reason)
     if ejection is not None:
         return Obstacle("ejected", f"{ejection.reason}, for {ejection.until - now:.1f} s more")
     if candidate is picked:

@@ -9,6 +9,7 @@ from typing import Any
 from router._doors import Door
 from router.errors import RouterError
 from router.fleet import Fleet, Member
+from router.leases import Lease
 from router.operations import Call, Upload
 from router.ownership import Owned
 from router.selection import Route, Tier
@@ -43,6 +44,7 @@ class Trip:
     tried: list[Member] = field(default_factory=list)
     attempts: list[AttemptRecord] = field(default_factory=list)
     failed: RouterError | None = None
+    lease: Lease | None = None
     may_have_arrived: bool = False
 
     @property

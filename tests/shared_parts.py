@@ -63,6 +63,27 @@ class FakeClock:
         self.sleep(seconds)
 
 
+def made_older(client: Any, seconds: float) -> None:
+    """Let time pass in a Redis, whose clock is its own: all that stands there becomes older."""
+    for key in client.keys("{*}:*"):
+        name = key.decode().partition("}:")[2].partition(":")[2]
+        if client.type(key) == b"zset" and _holds_times(name):
+            for member in client.zrange(key, 0, -1):
+                client.zincrby(key, -seconds, member)
+        left = client.pttl(key)
+        if 0 <= left <= seconds * 1000:
+            client.delete(key)
+        elif left > 0:
+            client.pexpire(key, int(left - seconds * 1000))
+
+
+def _holds_times(name: str) -> bool:
+    """Whether the scores are times, and not numbers of a sequence."""
+    limits = ("jobs:", "requests:", "rpm:", "read_rpm:")
+    named = name in ("seen", "workers", "expiries")
+    return named or name.startswith(limits) or name.endswith(":asked")
+
+
 def fleet(base_url: str, *accounts: str, **deployment: Any) -> dict[str, Any]:
     """A configuration with one deployment, `<account>-1`, in group sora-2 for each account."""
     names = accounts or ("east", "west")

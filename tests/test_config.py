@@ -18,6 +18,7 @@ from router.config import (
     NOT_YET,
     Config,
     Deployment,
+    Limits,
     ProviderFacts,
     Settings,
     Vocabulary,
@@ -122,10 +123,39 @@ class TestWhatIsLoaded:
             "timeout": 120.0,
             "deadline": 300.0,
             "retries": 2,
+            "max_wait": 0.0,
+            "redis_url": None,
+            "namespace": "video-router",
             "default_model": None,
             "id_secrets": (),
             "accept_unsigned_ids": True,
         }
+
+    def test_limits_stand_where_they_are_written_and_are_not_taken_over(self) -> None:
+        config = load(
+            {
+                "accounts": {"acme": {"max_parallel_jobs": 4, "rpm": "60", "job_ttl": 600}},
+                "deployments": [
+                    entry(max_parallel_jobs=2, read_rpm=100, max_parallel_requests=8),
+                    entry(id="west", account="other", api_key="another"),
+                ],
+            }
+        )
+
+        assert config.accounts["acme"].limits == Limits(rpm=60, max_parallel_jobs=4, job_ttl=600.0)
+        own, none = (deployment.limits for deployment in config.deployments)
+        assert own == Limits(read_rpm=100, max_parallel_requests=8, max_parallel_jobs=2)
+        assert none == config.accounts["other"].limits == Limits()
+
+    def test_settings_of_the_shared_state(self) -> None:
+        written = {"redis_url": "redis://h/0", "namespace": "app:video/1.2_b-c", "max_wait": 2}
+        settings = load({"settings": written, "deployments": [entry()]}).settings
+
+        assert settings.redis_url is not None
+        assert settings.redis_url.get_secret_value() == "redis://h/0"
+        assert (settings.namespace, settings.max_wait) == ("app:video/1.2_b-c", 2.0)
+        empty = {"redis_url": "${NOT_SET:-}"}
+        assert load({"settings": empty, "deployments": [entry()]}).settings.redis_url is None
 
     def test_a_deployment_takes_over_what_only_its_account_says(self) -> None:
         config = load(
@@ -367,6 +397,14 @@ WRONG_DEPLOYMENTS: list[tuple[dict[Any, Any], str, str]] = [
     ({"timeout": [1]}, "timeout", "seconds"),
     ({"retry_on_5xx": 1}, "retry_on_5xx", "true or false"),
     ({"retry_on_5xx": "perhaps"}, "retry_on_5xx", "true or false"),
+    ({"rpm": 0}, "rpm", "1 or more"),
+    ({"read_rpm": 1.5}, "read_rpm", "whole"),
+    ({"max_parallel_requests": -1}, "max_parallel_requests", "1 or more"),
+    ({"max_parallel_jobs": True}, "max_parallel_jobs", "number"),
+    ({"max_parallel_jobs": "two"}, "max_parallel_jobs", "whole"),
+    ({"max_parallel_jobs": 10**5000}, "max_parallel_jobs", "number"),
+    ({"job_ttl": 0}, "job_ttl", "above 0"),
+    ({"job_ttl": float("inf")}, "job_ttl", "seconds"),
     ({"operations": "status"}, "operations", "list"),
     ({"operations": []}, "operations", "at least one"),
     ({"operations": ["edt"]}, "operations", "did you mean `edit`?"),
@@ -385,6 +423,15 @@ WRONG_SETTINGS: list[tuple[dict[Any, Any], str, str]] = [
     ({"timeout": float("inf")}, "timeout", "seconds"),
     ({"connect_timeout": -5}, "connect_timeout", "above 0"),
     ({"deadline": {}}, "deadline", "seconds"),
+    ({"max_wait": -1}, "max_wait", "0 or more"),
+    ({"max_wait": float("nan")}, "max_wait", "seconds"),
+    ({"redis_url": "localhost:6379"}, "redis_url", "redis://"),
+    ({"redis_url": "http://localhost"}, "redis_url", "redis://"),
+    ({"redis_url": 6379}, "redis_url", "URL"),
+    ({"namespace": "a b"}, "namespace", "letters"),
+    ({"namespace": "{a}"}, "namespace", "letters"),
+    ({"namespace": "a\n"}, "namespace", "control character"),
+    ({"namespace": "a" * 101}, "namespace", "short"),
     ({"default_model": "sora-3"}, "default_model", "did you mean `sora-2`?"),
     ({"id_secrets": SECRET}, "id_secrets", "list"),
     ({"id_secrets": [1]}, "id_secrets[0]", "list of strings"),
@@ -471,7 +518,8 @@ class TestWhatIsRefused:
 
     def test_not_yet_is_silent_about_what_is_there(self) -> None:
         assert not_yet("weight") is None
-        assert "later version" in str(not_yet("rpm"))
+        assert not_yet("rpm") is None
+        assert "later version" in str(not_yet("fallbacks"))
 
     @pytest.mark.parametrize("key", ["model_list", "router_settings", "litellm_settings"])
     def test_the_form_of_litellm(self, key: str) -> None:
@@ -723,6 +771,8 @@ LEAKS: list[str] = [
     "timeout: {0}",
     "retry_on_5xx: {0}",
     "rpm: {0}",
+    "job_ttl: {0}",
+    "max_parallel_jobs: [{0}]",
     "{0}",
     "[{0}, x]",
 ]
@@ -745,10 +795,27 @@ class TestSecrets:
 
         assert SECRET not in "\n".join(refused(data))
 
+    @pytest.mark.parametrize(
+        "url",
+        [
+            f"redis:/u:{SECRET}@h",
+            f"http://u:{SECRET}@h",
+            f"{SECRET}",
+            f"redis+sentinals://:{SECRET}@h/0",
+            [f"redis://:{SECRET}@h"],
+            {f"redis://:{SECRET}@h": 1},
+        ],
+    )
+    def test_of_a_redis_url_are_in_no_message(self, url: object) -> None:
+        (problem,) = refused({"settings": {"redis_url": url}, "deployments": [entry()]})
+
+        assert "settings.redis_url" in problem
+        assert SECRET not in problem
+
     def test_are_in_no_repr_and_no_warning(self) -> None:
         config = load(
             {
-                "settings": {"id_secrets": [SECRET]},
+                "settings": {"id_secrets": [SECRET], "redis_url": f"redis://u:{SECRET}@h/0"},
                 "accounts": {"a": {"api_key": SECRET, "base_url": f"https://u:{SECRET}@h"}},
                 "deployments": [
                     {"id": "a", "model_name": "m", "headers": {"x": SECRET}},

@@ -17,12 +17,13 @@ PACKAGE = Path(router.__file__).parent
 # Unit by unit: a file, or a folder with all that is in it. `__init__` shows what the faces have.
 LAYERS: dict[int, set[str]] = {
     1: {"types", "errors", "_doors", "_yaml", "_reading"},
-    2: {"operations", "config", "events", "ids", "observations", "outcomes", "messages"},
+    2: {"operations", "config", "events", "ids", "leases", "observations", "outcomes", "messages"},
     3: {"selection", "balancing", "health", "limits", "retry", "transport", "providers", "state"},
     4: {
         "engine",
         "fleet",
         "learning",
+        "leasing",
         "ownership",
         "replicas",
         "listing",

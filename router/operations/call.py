@@ -23,7 +23,8 @@ class Options(TypedDict, total=False):
     `custom_llm_provider` keeps only deployments of that provider or dialect; it is ignored where
     an id names the owner. `account` names the owner of native ids and of account-bound files.
     `timeout` (one attempt) and `deadline` (the call) are in seconds; `retries` counts further
-    attempts. `extra_headers`, `extra_body` and `extra_query` are added to the request. `user` is
+    attempts. `max_wait` is in seconds too: how long the call may wait for a free slot. The
+    `extra_headers`, `extra_body` and `extra_query` are added to the request. `user` is
     sent where the API knows it; `metadata` is never sent, and stands in events and in `.routing`.
     """
 
@@ -32,6 +33,7 @@ class Options(TypedDict, total=False):
     timeout: float | None
     deadline: float | None
     retries: int | None
+    max_wait: float | None
     extra_headers: Mapping[str, str] | None
     extra_body: Mapping[str, Any] | None
     extra_query: Mapping[str, Any] | None
@@ -71,6 +73,7 @@ class Call(Generic[AnswerT]):
     timeout: float | None = None
     deadline: float | None = None
     retries: int | None = None
+    max_wait: float | None = None
     extra_headers: Mapping[str, str] | None = None
     extra_body: Mapping[str, Any] | None = None
     extra_query: Mapping[str, Any] | None = None

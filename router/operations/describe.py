@@ -357,6 +357,8 @@ def _checked(options: Mapping[str, Any]) -> Options:
             raise TypeError(f"unexpected argument {name!r}")
         if value is not None and name in ("timeout", "deadline"):
             _seconds_or_refuse(name, value)
+    if options.get("max_wait"):
+        _seconds_or_refuse("max_wait", options["max_wait"])
     retries = options.get("retries")
     if retries is not None and (
         isinstance(retries, bool) or not isinstance(retries, int) or retries < 0

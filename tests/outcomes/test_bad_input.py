@@ -221,7 +221,7 @@ def test_other_libraries_arguments_are_a_type_error_that_names_the_replacement(
     assert provider.requests == []
 
 
-LATER = ("max_wait", "idempotency_key", "fallbacks", "max_cost", "redis", "redis_url", "namespace")
+LATER = ("idempotency_key", "fallbacks", "max_cost")
 
 
 @pytest.mark.parametrize("name", LATER)
@@ -237,9 +237,46 @@ def test_what_comes_later_is_refused_and_not_ignored(
     assert name in str(error)
 
 
-def test_a_router_refuses_redis_for_now(provider: StandIn) -> None:
-    with pytest.raises(errors.ConfigError, match="redis"):
-        in_process(provider, redis=object())
+@pytest.mark.parametrize("name", ["redis", "redis_url", "namespace"])
+def test_what_is_a_setting_is_no_argument_of_a_call(
+    call: Any, provider: StandIn, name: str
+) -> None:
+    with pytest.raises(TypeError, match=name):
+        call(in_process(provider), "video_generation", prompt="a cat", **{name: "x"})
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize("value", [-1, "soon", True, float("nan"), [1], 10**400])
+def test_a_wait_that_is_no_number_of_seconds_is_refused_before_sending(
+    call: Any, provider: StandIn, value: object
+) -> None:
+    router = in_process(provider)
+
+    error = refused(call, provider, router, "video_generation", prompt="a cat", max_wait=value)
+
+    assert isinstance(error, errors.BadRequestError)
+    assert "max_wait" in str(error)
+
+
+@pytest.mark.parametrize("value", [None, 0, 0.0, 5, 1.5])
+def test_a_wait_may_be_none_or_any_number_of_seconds(
+    call: Any, provider: StandIn, value: object
+) -> None:
+    call(in_process(provider), "video_generation", prompt="a cat", max_wait=value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis+sentinel://host", "redis://h:port", "redis://h/db", "redis+cluster://"]
+)
+def test_a_redis_url_that_cannot_be_understood_is_a_config_error(
+    provider: StandIn, url: str
+) -> None:
+    written = url.replace("://", "://user:pa55-word@")
+    data = fleet("http://stand-in/v1") | {"settings": {"redis_url": written}}
+    with pytest.raises(errors.ConfigError, match="redis_url") as caught:
+        in_process(provider, data).close()
+    assert "pa55-word" not in str(caught.value)
+    assert caught.value.__cause__ is None
 
 
 def test_a_misspelt_argument_is_a_type_error(call: Any, provider: StandIn) -> None:

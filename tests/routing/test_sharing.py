@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from routing_parts import Doors, FakeClock, deployment, serving
+from sharing_parts import MEETINGS, Meet
 
 from router import Router, RouterError, events
-from router.observations import Batch, Sums, epoch_of, sample
-from router.state import STORES, MemoryStore, Store
+from router.observations import Batch, Cause, Ejection, Sums, epoch_of, sample
+from router.state import STORES, MemoryStore, News, Picture, Store, Turn
 from router.testing import StandIn
-from router.types import Operation
 
-GENERATION = Operation.GENERATION
-EVERY_STORE = pytest.mark.parametrize("store", STORES.values(), ids=STORES)
+EVERY_STORE = pytest.mark.parametrize("store", MEETINGS.values(), ids=MEETINGS)
+
+
+def test_every_store_there_is_is_met_in() -> None:
+    assert MEETINGS.keys() == STORES.keys()
 
 
 def workers(
@@ -48,11 +51,9 @@ def took(router: Router, clock: FakeClock, account: str, seconds: float) -> None
 
 
 @EVERY_STORE
-def test_latencies_merge_exactly_once(
-    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
-) -> None:
-    one, other = workers(provider, clock, store())
-    alone, _ = workers(provider, clock, store())
+def test_latencies_merge_exactly_once(provider: StandIn, clock: FakeClock, store: Meet) -> None:
+    one, other = workers(provider, clock, store(clock))
+    alone, _ = workers(provider, clock, store(clock))
     lasted = [1.0, 4.0, 2.0, 7.0, 3.0, 3.0]
     starts = clock.passed
     for at, seconds in enumerate(lasted):
@@ -71,10 +72,8 @@ def test_latencies_merge_exactly_once(
 
 
 @EVERY_STORE
-def test_three_workers_agree(
-    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
-) -> None:
-    routers = workers(provider, clock, store(), 3)
+def test_three_workers_agree(provider: StandIn, clock: FakeClock, store: Meet) -> None:
+    routers = workers(provider, clock, store(clock), 3)
     rng = random.Random(9)
     for _ in range(60):
         took(rng.choice(routers), clock, rng.choice(["east", "west"]), rng.uniform(0.1, 3))
@@ -91,9 +90,9 @@ def test_three_workers_agree(
 
 @EVERY_STORE
 def test_an_ejection_is_seen_by_the_others(
-    call: Doors, provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+    call: Doors, provider: StandIn, clock: FakeClock, store: Meet
 ) -> None:
-    one, other = workers(provider, clock, store())
+    one, other = workers(provider, clock, store(clock))
     provider.fault("status", status=429, account="east", headers={"retry-after": "60"})
     with pytest.raises(RouterError):
         call(one, "video_generation", prompt="x", account="east")
@@ -110,10 +109,10 @@ def test_an_ejection_is_seen_by_the_others(
 
 @EVERY_STORE
 def test_both_ejections_of_one_deployment_arrive(
-    call: Doors, provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+    call: Doors, provider: StandIn, clock: FakeClock, store: Meet
 ) -> None:
     """A short one for all by its key, and a long one for one operation, between two turns."""
-    one, other = workers(provider, clock, store())
+    one, other = workers(provider, clock, store(clock))
     provider.fault("status", status=501, account="east")
     provider.fault("status", status=429, account="east", headers={"retry-after": "30"})
     for method, more in (("video_edit", {"video": b"x"}), ("video_generation", {})):
@@ -128,10 +127,8 @@ def test_both_ejections_of_one_deployment_arrive(
 
 
 @EVERY_STORE
-def test_an_ejection_only_ever_extends(
-    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
-) -> None:
-    one, other = workers(provider, clock, store())
+def test_an_ejection_only_ever_extends(provider: StandIn, clock: FakeClock, store: Meet) -> None:
+    one, other = workers(provider, clock, store(clock))
 
     def throttled(router: Router, seconds: int) -> None:
         with router.pick("generation", account="east") as attempt:
@@ -153,7 +150,7 @@ def test_a_router_without_a_store_exchanges_nothing(provider: StandIn) -> None:
 def test_news_of_deployments_nobody_has_here_are_no_harm(
     provider: StandIn, clock: FakeClock
 ) -> None:
-    store = MemoryStore()
+    store = MemoryStore(clock.time)
     one = serving(provider, deployment("east-1"), clock=clock, store=store)
     other = serving(provider, deployment("west-1"), clock=clock, store=store)
     took(one, clock, "east", 1.0)
@@ -168,19 +165,25 @@ class LosesAnswers:
     def __init__(self, store: Store, losses: int) -> None:
         self._store, self._losses = store, losses
 
-    def exchange(self, worker: str, sequence: int, batch: Batch) -> Sequence[Batch]:
-        news = self._store.exchange(worker, sequence, batch)
+    def turn(self, turn: Turn) -> News:
+        news = self._store.turn(turn)
         if self._losses:
             self._losses -= 1
             raise ConnectionError("the answer was lost")
         return news
 
+    def picture(self, resources: tuple[str, ...]) -> Picture:
+        return self._store.picture(resources)
+
+    def close(self) -> None:
+        self._store.close()
+
 
 @EVERY_STORE
 def test_a_batch_that_arrives_twice_counts_once(
-    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+    provider: StandIn, clock: FakeClock, store: Meet
 ) -> None:
-    shared = store()
+    shared = store(clock)
     (one,) = workers(provider, clock, LosesAnswers(shared, losses=2), 1)
     (other,) = workers(provider, clock, shared, 1)
     took(one, clock, "east", 2.0)
@@ -195,9 +198,9 @@ def test_a_batch_that_arrives_twice_counts_once(
 
 @EVERY_STORE
 def test_news_whose_answer_was_lost_are_told_again(
-    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+    provider: StandIn, clock: FakeClock, store: Meet
 ) -> None:
-    shared = store()
+    shared = store(clock)
     (one,) = workers(provider, clock, shared, 1)
     (other,) = workers(provider, clock, LosesAnswers(shared, losses=2), 1)
     took(one, clock, "east", 2.0)
@@ -211,9 +214,9 @@ def test_news_whose_answer_was_lost_are_told_again(
 
 @EVERY_STORE
 def test_a_rejected_key_is_no_news_to_a_worker_with_another(
-    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+    provider: StandIn, clock: FakeClock, store: Meet
 ) -> None:
-    shared = store()
+    shared = store(clock)
     (old, same) = workers(provider, clock, shared)
     told = [deployment("east-1", api_key="sk-new"), deployment("west-1")]
     new = serving(provider, *told, clock=clock, store=shared)
@@ -227,38 +230,53 @@ def test_a_rejected_key_is_no_news_to_a_worker_with_another(
 # The values that are exchanged
 
 
-def test_batches_merge_in_any_order() -> None:
+def test_sums_add_in_any_order() -> None:
     rng = random.Random(4)
     now = 1_800_000_000.0
-    batches = []
-    for _ in range(8):
-        batch = Batch()
-        for _ in range(5):
-            name = rng.choice(["a", "b"])
-            batch.add_latency(name, GENERATION, epoch_of(now), sample(rng.uniform(0, 9), now))
-        batches.append(batch)
+    told = [
+        (("http", rng.choice(["a", "b"]), "generation", epoch_of(now)), sample(seconds, now))
+        for seconds in (rng.uniform(0, 9) for _ in range(40))
+    ]
 
-    def merged(order: Sequence[Batch]) -> dict[Any, Sums]:
+    def merged(order: Sequence[Any]) -> dict[Any, Sums]:
         total = Batch()
-        for batch in order:
-            total.merge(batch)
-        return total.latency
+        for key, sums in order:
+            total.add_sums(key, sums)
+        return total.sums
 
-    first = merged(batches)
+    first = merged(told)
     for _ in range(10):
-        rng.shuffle(batches)
-        for key, sums in merged(batches).items():
+        rng.shuffle(told)
+        for key, sums in merged(told).items():
             assert sums.count == first[key].count
             assert sums.total == pytest.approx(first[key].total)
             assert sums.squares == pytest.approx(first[key].squares)
+
+
+def test_ejections_and_restorations_merge_in_any_order_of_workers() -> None:
+    """Of two batches the longer ejection stands, and the later restoration."""
+    short, long = (
+        Ejection("submits", until, Cause.THROTTLED, "429", at=1.0) for until in (5.0, 9.0)
+    )
+    for order in ((short, long), (long, short)):
+        batch = Batch()
+        for ejection in order:
+            batch.add_ejection("a", ejection)
+        assert list(batch.ejections.values()) == [long]
+    for times in ((1.0, 2.0), (2.0, 1.0)):
+        batch = Batch()
+        for at in times:
+            batch.add_restored("a", at)
+        assert batch.restored == {"a": 2.0}
 
 
 def test_a_batch_grows_with_what_is_known_and_not_with_calls() -> None:
     batch = Batch()
     assert not batch
     for at in range(1000):
-        batch.add_latency("a", GENERATION, 7, sample(1.0, 7 * 3600.0 + at % 60))
-    assert len(batch.latency) == 1
+        batch.add_sums(("http", "a", "generation", 7), sample(1.0, 7 * 3600.0 + at % 60))
+        batch.add_count(("http", "a", "generation", 7, "3"))
+    assert len(batch.sums) == len(batch.counts) == 1
     assert batch
 
 
@@ -266,7 +284,7 @@ def test_ejections_are_announced_with_an_event_by_who_decided(
     call: Doors, provider: StandIn, clock: FakeClock
 ) -> None:
     told: list[events.Event] = []
-    one, other = workers(provider, clock, MemoryStore(), on_event=told.append)
+    one, other = workers(provider, clock, MemoryStore(clock.time), on_event=told.append)
     provider.fault("status", status=429, account="east", headers={"retry-after": "60"})
     with pytest.raises(RouterError):
         call(one, "video_generation", prompt="x", account="east")
@@ -279,10 +297,10 @@ def test_ejections_are_announced_with_an_event_by_who_decided(
 
 @EVERY_STORE
 def test_ejections_by_different_causes_do_not_hide_each_other(
-    provider: StandIn, clock: FakeClock, store: Callable[[], Store]
+    provider: StandIn, clock: FakeClock, store: Meet
 ) -> None:
     """An owner's read ignores failures, but waits out a throttle: it has to hear of the shorter."""
-    one, other = workers(provider, clock, store())
+    one, other = workers(provider, clock, store(clock))
     named = {"video_id": "video_1", "account": "east"}
     for status, headers in [(500, {})] * 3 + [(429, {"retry-after": "2"})]:
         with one.pick("status", **named) as attempt:
@@ -294,3 +312,102 @@ def test_ejections_by_different_causes_do_not_hide_each_other(
     )
     assert len(own) == 2
     assert heard == own
+
+
+def histogram(router: Router, name: str) -> dict[str, float]:
+    """The percentiles of generations, as the statistics tell them."""
+    return {k: v for k, v in latency(router, name).items() if k.startswith("p")}
+
+
+@EVERY_STORE
+def test_a_drained_deployment_gets_nothing_new_from_anybody_and_serves_what_it_owns(
+    call: Doors, provider: StandIn, clock: FakeClock, store: Meet
+) -> None:
+    one, other = workers(provider, clock, store(clock))
+    made = call(other, "video_generation", prompt="x", account="east")
+    one.drain("east-1", 600)
+    exchanged(one, other)
+    for router in (one, other):
+        for _ in range(10):
+            assert call(router, "video_generation", prompt="x").routing.account == "west"
+        assert call(router, "video_status", made.id).routing.account == "east"
+        edited = call(router, "video_edit", prompt="x", video_id=made.id)
+        assert edited.routing.account == "east"
+    (verdict,) = [
+        c.verdict for c in other.explain("generation").candidates if c.deployment == "east-1"
+    ]
+    assert verdict == "drained"
+    clock.advance(601)
+    served = {call(other, "video_generation", prompt="x").routing.account for _ in range(40)}
+    assert served == {"east", "west"}
+
+
+@EVERY_STORE
+def test_a_restoration_brings_back_whatever_kept_it_out_everywhere(
+    call: Doors, provider: StandIn, clock: FakeClock, store: Meet
+) -> None:
+    told: list[events.Event] = []
+    one, other = workers(provider, clock, store(clock), on_event=told.append)
+    provider.fault("status", status=401, account="east")
+    with pytest.raises(RouterError):
+        call(one, "video_generation", prompt="x", account="east")
+    one.drain("east-1")
+    exchanged(one, other)
+    assert len(other.statistics()["east-1"]["ejections"]) == 2
+    clock.advance(1)
+    other.restore("east-1")
+    exchanged(other, one)
+    for router in (one, other):
+        assert router.statistics()["east-1"]["ejections"] == []
+        assert call(router, "video_generation", prompt="x", account="east")
+    assert [type(event).__name__ for event in told].count("Restored") == 1
+    # What is decided from here on counts again.
+    clock.advance(1)
+    other.drain("east-1", 60)
+    exchanged(other, one)
+    assert len(one.statistics()["east-1"]["ejections"]) == 1
+
+
+def test_who_is_not_configured_is_neither_drained_nor_restored(provider: StandIn) -> None:
+    router = serving(provider, deployment("east-1"))
+    for act in (router.drain, router.restore):
+        with pytest.raises(RouterError, match="west-1"):
+            act("west-1")
+
+
+@EVERY_STORE
+def test_who_joins_late_knows_what_the_others_learned(
+    provider: StandIn, clock: FakeClock, store: Meet
+) -> None:
+    shared = store(clock)
+    one, other = workers(provider, clock, shared)
+    for seconds in (1.0, 2.0, 4.0):
+        took(one, clock, "east", seconds)
+    one.drain("west-1", 600)
+    exchanged(one, other)
+    (late,) = workers(provider, clock, shared, 1)
+    late.share()
+    assert latency(late, "east-1")["mean"] == pytest.approx(latency(one, "east-1")["mean"])
+    assert histogram(late, "east-1") == histogram(one, "east-1")
+    assert late.statistics()["west-1"]["ejections"] != []
+
+
+@EVERY_STORE
+def test_the_jobs_of_the_fleet_are_known_to_each_worker(
+    call: Doors, provider: StandIn, clock: FakeClock, store: Meet
+) -> None:
+    one, other = workers(provider, clock, store(clock))
+    first = call(one, "video_generation", prompt="a secret cat", account="east")
+    clock.advance(1)
+    call(other, "video_generation", prompt="a secret dog", account="west")
+    call(other, "video_status", first.id)
+    exchanged(one, other)
+    for router in (one, other):
+        jobs = router.jobs()
+        assert [(job.account, job.deployment, job.status) for job in jobs] == [
+            ("west", "west-1", "queued"),
+            ("east", "east-1", "completed"),
+        ]
+        assert jobs[0].worker != jobs[1].worker
+        assert "secret" not in repr(jobs)
+        assert "sk-" not in repr(jobs)

@@ -20,6 +20,7 @@ from simulation import Timeline, Worker, marked
 
 from router import RouterError, errors
 from router.config import Deployment
+from router.testing.faults import NeverEnds
 from router.testing.media import CLIP, SPRITESHEET, THUMBNAIL
 
 __all__ = ["INVARIANTS", "violations"]
@@ -206,6 +207,7 @@ def goes_where_it_may(timeline: Timeline) -> Iterator[str]:
         elif not several and not _goes_many_ways(call):
             for other in candidates.values():
                 before = other.order < candidates[name].order and other.id not in tried[entry.call]
+                before = before and not _is_limited(call, other, operation)
                 if before and known.out(entry, other.id, operation) is None:
                     yield f"call {entry.call} went to {name} while {other.id} stands before it"
         tried[entry.call].add(name)
@@ -236,13 +238,16 @@ def no_needless_refusal(timeline: Timeline) -> Iterator[str]:
         if not isinstance(error, RouterError):
             continue  # which is another invariant's matter
         nobody = isinstance(error, errors.NoDeploymentAvailableError)
-        if not nobody and not _must_fail_over(timeline, entry):
+        full = isinstance(error, errors.CapacityError) and not error.attempts
+        if not nobody and not full and not _must_fail_over(timeline, entry):
             continue
         tried = {attempt.deployment for attempt in error.attempts}
         again = error.operation in READS
         candidates = _candidates(timeline, entry, error.operation)
         for deployment in candidates:
             out = known.out(entry, deployment.id, error.operation)
+            if _is_limited(entry, deployment, error.operation):
+                continue  # it may have been full
             if (again or deployment.id not in tried) and out is None:
                 yield f"call {entry.call} ended in {error!r} while {deployment.id} was in rotation"
         if nobody:
@@ -428,6 +433,18 @@ def all_know_the_same(timeline: Timeline) -> Iterator[str]:
             yield f"w{number} knows other things than the first of the living: {different[:6]}"
 
 
+def samples_count_once(timeline: Timeline) -> Iterator[str]:
+    """Nobody counts more samples than there were exchanges, however often they were told."""
+    made = Counter((e["deployment"], e["operation"]) for e in timeline.history.of("Attempted"))
+    for worker in timeline.workers:
+        known = worker.router.statistics() if worker.alive else {}
+        for name, facts in known.items():
+            for operation, latency in facts["latency"].items():
+                most = made[name, operation]
+                if latency["count"] > most:
+                    yield f"w{worker.number} counts {latency['count']} of {most} at {name}"
+
+
 def _view(worker: Worker, latest: float) -> dict[tuple[str, ...], Any]:
     view: dict[tuple[str, ...], Any] = {}
     for name, facts in worker.router.statistics().items():
@@ -438,6 +455,86 @@ def _view(worker: Worker, latest: float) -> dict[tuple[str, ...], Any]:
             if until > latest:
                 view[name, ejection["scope"], ejection["reason"]] = round(until, 3)
     return view
+
+
+# Limits -----------------------------------------------------------------------------------------
+
+
+def caps_hold(timeline: Timeline) -> Iterator[str]:
+    """No more run, or are granted in a minute, than the limits say, while the store is there.
+
+    Not so where the store went away or forgot, or where a reload changed the limits.
+    """
+    blows = {blow.kind for blow in timeline.plan.blows}
+    if blows & {"freeze", "flush", "lose_answers", "reload"}:
+        return
+    data = timeline.plan.data
+    for told, owned in _limited(data):
+        requests = [entry for entry in timeline.history.of("request") if entry["to"] in owned]
+        for limit, operations in (("rpm", SUBMITS), ("read_rpm", READS)):
+            if limit in told:
+                times = [e.at for e in requests if e["operation"] in operations]
+                yield from _crowded(times, told[limit], f"{limit} of {sorted(owned)}")
+        if "max_parallel_jobs" in told:
+            yield from _running(timeline, owned, told)
+
+
+def _limited(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], set[str]]]:
+    """Each account and deployment, with the deployments that its limits are about."""
+    for account, told in data["accounts"].items():
+        yield told, {d["id"] for d in data["deployments"] if d["account"] == account}
+    for told in data["deployments"]:
+        yield told, {told["id"]}
+
+
+def _crowded(times: list[float], limit: int, what: str) -> Iterator[str]:
+    for place in range(len(times) - limit):
+        # Granted at one moment, sent the next: a window is judged a little shorter.
+        if times[place + limit] - times[place] < 60.0 - 0.2:
+            yield f"{limit + 1} requests from {times[place]:.3f} on, and {what} is {limit}"
+            return
+
+
+def _running(timeline: Timeline, owned: set[str], told: dict[str, Any]) -> Iterator[str]:
+    """Moments at which more jobs ran than allowed; who has not been seen for a while is excused."""
+    ttl = min([60.0, *(told[key] for key in ("job_ttl",) if key in told)])
+    spans = []
+    # Who says of a running job that it has ended gives its slot away.
+    said = {
+        e["arguments"]["video_id"] for e in timeline.history.of("ended") if e["errand"] == "observe"
+    }
+    lied = {copy for one in said for copy in timeline.made.get(one, ())}
+    for call, submits in _accepted(timeline).items():
+        for submit in submits:
+            if (submit.account, submit.native_id) in lied:
+                continue
+            job = _job(timeline, submit.account, submit.native_id)
+            exchange = next(
+                (e for e in _exchanges(timeline, call) if e.account == submit.account), None
+            )
+            if job is None or exchange is None or exchange.deployment not in owned:
+                continue
+            lasts = ttl if isinstance(job.fate, NeverEnds) else min(job.lasts, ttl)
+            ends = job.started + lasts
+            spans.append((job.started, ends))
+    for started, _ in spans:
+        running = sum(1 for begins, ends in spans if begins <= started < ends)
+        if running > told["max_parallel_jobs"]:
+            cap = told["max_parallel_jobs"]
+            yield f"{running} jobs ran at {started:.3f} on {sorted(owned)}, and {cap} may"
+            return
+
+
+def leases_come_back(timeline: Timeline) -> Iterator[str]:
+    """At rest nothing is held for a request that is over, but what died with its worker."""
+    if timeline.store.emptied or any(not worker.alive for worker in timeline.workers):
+        return
+    names = [("account", a) for a in timeline.plan.data["accounts"]]
+    names += [("deployment", d["id"]) for d in timeline.plan.data["deployments"]]
+    resources = tuple(f"requests:{kind}:{name}" for kind, name in names)
+    for resource, held in timeline.store.store.picture(resources).held.items():
+        if held:
+            yield f"{held} requests still hold {resource}"
 
 
 INVARIANTS: dict[str, Callable[[Timeline], Iterable[str]]] = {
@@ -461,6 +558,9 @@ INVARIANTS: dict[str, Callable[[Timeline], Iterable[str]]] = {
     "submits go fresh": submits_go_fresh,
     "ends in time": ends_in_time,
     "leaves nothing": leaves_nothing,
+    "caps hold": caps_hold,
+    "leases come back": leases_come_back,
+    "samples count once": samples_count_once,
     "all know the same": all_know_the_same,
 }
 
@@ -491,6 +591,14 @@ def _ended(timeline: Timeline, how: str) -> Iterator[Entry]:
 
 def _exchanges(timeline: Timeline, call: int | None) -> list[Exchange]:
     return [exchange for exchange in timeline.world.exchanges if exchange.call == call]
+
+
+def _is_limited(entry: Entry, deployment: Deployment, operation: str) -> bool:
+    """Whether a deployment may be without room for an operation."""
+    shared = entry["fleet"].config.accounts[deployment.account].limits
+    per_minute = "rpm" if operation in SUBMITS else "read_rpm"
+    kinds = (per_minute, "max_parallel_requests", "max_parallel_jobs")
+    return any(getattr(limits, kind) for limits in (deployment.limits, shared) for kind in kinds)
 
 
 def _must_fail_over(timeline: Timeline, entry: Entry) -> bool:
@@ -572,9 +680,11 @@ def _id_in(answer: Any) -> str:
     return answer if isinstance(answer, str) else str(getattr(answer, "id", ""))
 
 
+def _job(timeline: Timeline, account: str, native: str) -> Any:
+    return timeline.world.provider._provider.studio.accounts[account].jobs.get(native)
+
+
 def _stage(timeline: Timeline, video_id: str, at: float) -> str:
     """What a job truly is at this time, at the provider."""
-    account, native = timeline.made[video_id][0]
-    studio = timeline.world.provider._provider.studio
-    job = studio.accounts[account].jobs.get(native)
+    job = _job(timeline, *timeline.made[video_id][0])
     return "deleted" if job is None else str(job.stage(at).status)

@@ -87,6 +87,9 @@ FATES: dict[str, float] = {
     "never_ends": 2,
 }
 
+# The limits that may be configured, and how high.
+CAPS = {"max_parallel_jobs": 3, "max_parallel_requests": 3, "rpm": 6, "read_rpm": 20}
+
 # What can befall a worker or the store. Cancelled and killed calls are drawn with the calls.
 BLOWS: dict[str, float] = {
     "kill": 2,  # a worker dies, and another takes its place
@@ -222,6 +225,7 @@ def drawn(seed: int) -> Plan:
     # Rankings of more deployments than a fleet of a few sees are a path of their own.
     large = rng.random() < 0.025
     data, keys = _fleet(rng, large=large)
+    _cap(random.Random(f"{seed}/caps"), data)
     names = [deployment["id"] for deployment in data["deployments"]]
     workers = rng.randint(1, 2 if large else 4)
     # Many calls at once, or a few now and then; rarely over more than an hour.
@@ -282,6 +286,19 @@ def _fleet(rng: random.Random, *, large: bool) -> tuple[dict[str, Any], dict[str
         "deployments": deployments,
     }
     return data, {f"sk-{account}": account for account in accounts}
+
+
+def _cap(rng: random.Random, data: dict[str, Any]) -> None:
+    """Limits for some fleets; a generator of their own leaves the rest of a plan as it was."""
+    if rng.random() < 0.5:
+        return
+    for told in (*data["accounts"].values(), *data["deployments"]):
+        for limit, most in CAPS.items():
+            if rng.random() < 0.25:
+                told[limit] = rng.randint(1, most)
+        if rng.random() < 0.2:
+            told["job_ttl"] = 60.0
+    data["settings"]["max_wait"] = rng.choice((0.0, 0.0, 5.0, 40.0))
 
 
 def _deployment(rng: random.Random, name: str, account: str) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sim_history import History
 
-from router.observations import Batch
-from router.state import MemoryStore, Store
+from router.state import MemoryStore, News, Picture, Turn
 
 __all__ = ["SharedStore", "StoreAwayError", "WorkersView"]
 
@@ -23,10 +22,14 @@ class SharedStore:
         self._now = now
         self._history = history
         self._starts = starts
-        self.store: Store = MemoryStore()
         self.frozen_until = 0.0
         self.deaf_until = 0.0
-        self.flushed = False
+        self.emptied = False
+        self.store = MemoryStore(self._time)
+
+    def _time(self) -> float:
+        """The store's own clock, which is the true one."""
+        return self._starts + self._now()
 
     def freeze(self, seconds: float) -> None:
         self.frozen_until = max(self.frozen_until, self._now() + seconds)
@@ -35,38 +38,45 @@ class SharedStore:
         self.deaf_until = max(self.deaf_until, self._now() + seconds)
 
     def flush(self) -> None:
-        self.store = MemoryStore()
-        self.flushed = True
+        self.store, self.emptied = MemoryStore(self._time), True
 
     def heal(self) -> None:
         self.frozen_until = self.deaf_until = 0.0
 
-    def exchange(self, number: int, worker: str, sequence: int, batch: Batch) -> Sequence[Batch]:
+    def turn(self, number: int, turn: Turn) -> News:
         if self._now() < self.frozen_until:
             raise StoreAwayError("frozen")
-        news = self.store.exchange(worker, sequence, batch)
+        news = self.store.turn(turn)
         if self._now() < self.deaf_until:
             raise StoreAwayError("the answer was lost")
-        for ejection in (e for batch in news for e in batch.ejections.items()):
-            (deployment, scope, cause), known = ejection
+        for (deployment, scope, cause), known in news.ejections.items():
             self._history.note(
                 "heard",
                 worker=number,
                 deployment=deployment,
                 scope=scope,
                 cause=cause.value,
-                seconds=known.until - self._starts - self._now(),
+                seconds=known.until - self._time(),
                 unshown={"until": known.until, "credential": known.credential},
             )
         return news
 
 
 class WorkersView:
-    """The store, as one worker holds it in hand."""
+    """The store, as one worker holds it in hand; what the dead still do does not reach it."""
 
-    def __init__(self, shared: SharedStore, number: int) -> None:
+    def __init__(self, shared: SharedStore, number: int, alive: Callable[[], bool]) -> None:
         self._shared = shared
         self._number = number
+        self._alive = alive
 
-    def exchange(self, worker: str, sequence: int, batch: Batch) -> Sequence[Batch]:
-        return self._shared.exchange(self._number, worker, sequence, batch)
+    def turn(self, turn: Turn) -> News:
+        if not self._alive():
+            raise StoreAwayError("this worker is dead")
+        return self._shared.turn(self._number, turn)
+
+    def picture(self, resources: tuple[str, ...]) -> Picture:
+        return self._shared.store.picture(resources)
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -234,9 +234,7 @@ class Known:
         return set().union(*(names for at, names in mine if at > begun))
 
     def _now(self, entry: Entry) -> float:
-        if "their_time" in entry.about:
-            return float(entry["their_time"])
-        return entry.at + self._timeline.workers[entry.worker or 0].offset
+        return float(entry["their_time"])
 
 
 def _wait_told(headers: dict[str, str], now: float) -> float | None:

@@ -90,8 +90,6 @@ class Worker:
     alive: bool = True
     hook_raises: bool = False
     """Whether its `on_event` raises, each time."""
-    offset: float = 0.0
-    """From the one clock to what the worker took for the time when it began."""
 
 
 @dataclass(eq=False)
@@ -264,7 +262,6 @@ class _Player:
         worker.clock = WorkersClock(self._world, self._turns, alive)
         worker.clock.skew = self._skew(place, number)
         worker.hook_raises = random.Random(f"{self._plan.seed}/hook/{number}").random() < 0.15
-        worker.offset = self._plan.starts + worker.clock.skew
         worker.network = network
         chance = random.Random(f"{self._plan.seed}/connections/{number}").random()
         given = network if chance < 0.6 else None
@@ -276,7 +273,7 @@ class _Player:
             on_event=functools.partial(self._event, worker),
             clock=worker.clock,
             rng=random.Random(f"{self._plan.seed}/worker/{number}"),
-            store=WorkersView(self._store, number),
+            store=WorkersView(self._store, number, alive),
         )
         if given is None:
             worker.router._sending._openings = worker.router._asending._openings = Wires(network)
@@ -312,9 +309,18 @@ class _Player:
         worker.alive = False
         self._hire(place)
 
-    def _note(self, what: str, worker: Worker, call: int | None = None, **about: Any) -> None:
+    def _note(
+        self,
+        what: str,
+        worker: Worker,
+        call: int | None = None,
+        *,
+        unshown: Mapping[str, Any] | None = None,
+        **about: Any,
+    ) -> None:
         if worker.alive:
-            self.timeline.history.note(what, worker=worker.number, call=call, **about)
+            told = {"their_time": worker.router._engine.now(), **(unshown or {})}
+            self.timeline.history.note(what, worker=worker.number, call=call, unshown=told, **about)
 
     def _event(self, worker: Worker, event: events.Event) -> None:
         metadata = getattr(event, "metadata", None) or {}

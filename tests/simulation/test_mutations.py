@@ -21,6 +21,7 @@ from router import (
     downloads,
     engine,
     fleet,
+    limits,
     outcomes,
     reporting,
     selection,
@@ -33,6 +34,7 @@ from router.fleet import Member
 from router.health import Health
 from router.ids import IdCodec
 from router.learning import Learning
+from router.leasing import Leasing
 from router.observations import Cause, Ejection
 from router.outcomes import Effect, Exchange, Outcome
 from router.ownership import Owned
@@ -433,28 +435,69 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transport.AsyncTransport, "_take_in", staticmethod(take_in))
 
 
+@breaks("caps hold")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A job gives its slot back as soon as it is accepted."""
+    original = Leasing.settle
+
+    def settle(self: Leasing, lease: Any, accepted: Any, job: Any = None) -> None:
+        original(self, lease, "no", job)
+
+    patch.setattr(Leasing, "settle", settle)
+
+
+@breaks("caps hold")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """One more than the limit."""
+    original = limits.needs
+
+    def needs(*args: Any) -> Any:
+        found = original(*args)
+        return tuple(dataclasses.replace(need, limit=need.limit + 1) for need in found)
+
+    patch.setattr(fleet, "needs", needs)
+
+
+@breaks("leases come back")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Who is refused keeps what it was granted."""
+    original = Leasing.settle
+
+    def settle(self: Leasing, lease: Any, accepted: Any, job: Any = None) -> None:
+        if accepted != "no":
+            original(self, lease, accepted, job)
+
+    patch.setattr(Leasing, "settle", settle)
+
+
+@breaks("no pick of the ejected")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Who is put out while the store is asked for room serves all the same."""
+    patch.setattr(engine.Engine, "_in_rotation", lambda *args: True)
+
+
 @breaks("all know the same")
 def _(patch: pytest.MonkeyPatch) -> None:
     """What was to be told while the store was away is forgotten."""
     original = Sharing.step
 
-    def step(self: Sharing, now: float) -> None:
+    def step(self: Sharing) -> bool:
         try:
-            original(self, now)
+            return original(self)
         finally:
             self._sending = None
 
     patch.setattr(Sharing, "step", step)
 
 
-@breaks("all know the same")
+@breaks("samples count once")
 def _(patch: pytest.MonkeyPatch) -> None:
     """What is told again counts again."""
     original = Sharing.step
 
-    def step(self: Sharing, now: float) -> None:
+    def step(self: Sharing) -> bool:
         self._sequence += 1
-        original(self, now)
+        return original(self)
 
     patch.setattr(Sharing, "step", step)
 

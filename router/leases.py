@@ -1,0 +1,181 @@
+"""What is asked of the limits, as values: a slot, how it ended, a job that holds one.
+
+A limit is a resource with a number: so many jobs running, so many requests in flight, so many
+requests in any 60 seconds, of a deployment or of its account. A call needs room in several at once.
+It takes a lease in all of them or in none, under a token; what holds the slot of a job is the job
+itself, once the provider has accepted it, so that whoever sees the job end can give it back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+__all__ = [
+    "WINDOW",
+    "Acquire",
+    "Command",
+    "Grant",
+    "Job",
+    "Lease",
+    "Need",
+    "Release",
+    "Seen",
+    "Settle",
+    "holder_of",
+]
+
+WINDOW = 60.0
+"""Seconds that requests per minute are counted over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Room that is needed: `limit` at a time, or in the last `WINDOW` seconds.
+
+    `resource` is `<kind>:<owner>:<name>`, as in `jobs:account:acme`; the kinds are `jobs`,
+    `requests` (in flight), `rpm` and `read_rpm`.
+    """
+
+    resource: str
+    limit: int
+
+    @property
+    def in_window(self) -> bool:
+        return self.resource.startswith(("rpm:", "read_rpm:"))
+
+    @property
+    def for_job(self) -> bool:
+        return self.resource.startswith("jobs:")
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """Ask for a lease under `token`, in the first of the ranked `choices` that has all the room.
+
+    It lapses after `seconds`, unless it is settled before; a job's slot after `job_seconds`, since
+    a job may run though its worker died before it said so. `ticket` is who waits: those who came
+    first are served first, and asking again under the same ticket keeps one's place.
+    """
+
+    token: str
+    choices: tuple[tuple[Need, ...], ...]
+    seconds: float
+    ticket: str | None = None
+    job_seconds: float | None = None
+
+    def lapse(self, need: Need) -> float:
+        """Seconds after which what was granted of a need lapses."""
+        return self.job_seconds or self.seconds if need.for_job else self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job or an asset that was accepted, and last seen how. No prompt, no key.
+
+    Times are shared Unix seconds.
+    """
+
+    account: str
+    native_id: str
+    deployment: str
+    operation: str
+    worker: str
+    accepted_at: float
+    seen_at: float
+    status: str
+
+    @property
+    def holder(self) -> str:
+        return holder_of(self.account, self.native_id)
+
+
+def holder_of(account: str, native_id: str) -> str:
+    """The name under which a job holds its slots: the same for every worker that sees it."""
+    return "j" + hashlib.blake2b(f"{account}\0{native_id}".encode(), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What came of an `Acquire`: the index of the choice that was granted, or `None`.
+
+    `full` says of each choice which resource had no room and for how many seconds at least it will
+    have none, where that is known. `unseen` are jobs that hold what was asked for and that nobody
+    has seen for longest: this worker is the one that is to ask after them.
+    """
+
+    index: int | None
+    full: tuple[tuple[str, float | None], ...] = ()
+    unseen: tuple[Job, ...] = ()
+    holding: tuple[float, ...] = ()
+    """When the jobs that hold a full resource were accepted."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """Room that a call has, under a token; it is settled once."""
+
+    token: str
+    needs: tuple[Need, ...]
+    job_ttl: float
+    settled: bool = False
+
+    @property
+    def given_back(self) -> tuple[str, ...]:
+        return tuple(n.resource for n in self.needs if not n.in_window and not n.for_job)
+
+    @property
+    def held_by_jobs(self) -> tuple[str, ...]:
+        return tuple(n.resource for n in self.needs if n.for_job)
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The exchange under a lease has ended.
+
+    What is in `release` is given back. What is in `hold` stays taken for `seconds`, under the job's
+    name if there is one, and under the token where nobody can say whether a job runs.
+    """
+
+    token: str
+    release: tuple[str, ...] = ()
+    hold: tuple[str, ...] = ()
+    seconds: float = 0.0
+    job: Job | None = None
+
+    @property
+    def gives_back(self) -> bool:
+        # Acceptance is told at once too: its swap is not to lose against a sight of the job.
+        return bool(self.release or self.hold)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A job was seen: it goes on, and holds its slots for `seconds` more, or it has ended."""
+
+    holder: str
+    resources: tuple[str, ...]
+    status: str
+    ended: bool
+    at: float
+    seconds: float
+
+    @property
+    def gives_back(self) -> bool:
+        return self.ended and bool(self.resources)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An operator gives back what a job, or a token, holds anywhere in an account."""
+
+    holder: str
+    resources: tuple[str, ...] = field(default=())
+
+    @property
+    def gives_back(self) -> bool:
+        return bool(self.resources)
+
+
+Command: TypeAlias = Settle | Seen | Release

@@ -1,0 +1,480 @@
+"""Every kind of URL against processes of its kind, and news by pub/sub behind each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import redis
+from real_redis import (
+    Server,
+    Traffic,
+    certificates,
+    cluster,
+    ejected,
+    figure,
+    free_port,
+    needs_redis,
+    said,
+    sentinels,
+    server,
+    share,
+    until,
+    worker,
+)
+
+from router import ConfigError, Router
+from router.state import connecting
+from router.testing import StandIn
+
+pytestmark = [pytest.mark.real, needs_redis]
+
+USER, PASSWORD = "router", "s3cr3t/p@ss:w?rd#1"
+ENCODED = "s3cr3t%2Fp%40ss%3Aw%3Frd%231"
+OURS = "~{video-router}:v1:*"
+HEARD = "&{video-router}:v1:*"
+
+
+@contextlib.contextmanager
+def pair(provider: StandIn, url: str, **more: object) -> Iterator[tuple[Router, Router]]:
+    with worker(provider, url, **more) as one, worker(provider, url, **more) as other:
+        for router in (one, other):
+            router.video_generation(prompt="x")
+        yield one, other
+
+
+def in_one_slot(client: redis.Redis) -> None:
+    keys = list(client.scan_iter(count=1000))
+    assert keys
+    assert all(key.startswith("{video-router}:v1:") for key in keys)
+
+
+# A server -----------------------------------------------------------------------------------------
+
+
+def test_a_server_with_a_password_and_a_numbered_database(
+    tmp_path: Path, provider: StandIn
+) -> None:
+    with server(tmp_path / "a") as one:
+        admin = one.client(db=3)
+        admin.config_set("requirepass", PASSWORD)
+        url = f"redis://:{ENCODED}@127.0.0.1:{one.port}/3"
+        with pair(provider, url) as workers:
+            share(*workers)
+            in_one_slot(admin)
+            assert len(workers[0].jobs()) == 2
+        admin.close()
+
+
+def test_the_rights_that_are_named_are_enough(
+    tmp_path: Path, provider: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    with server(tmp_path / "a") as one, contextlib.closing(one.client()) as admin:
+
+        def allow(*rights: str) -> None:
+            rules = ["reset", "on", f">{PASSWORD}", *rights, *connecting.RIGHTS.split()]
+            admin.execute_command("ACL", "SETUSER", USER, *rules)
+
+        allow(OURS, HEARD)
+        url = f"redis://{USER}:{ENCODED}@127.0.0.1:{one.port}/0"
+        capped = {"max_parallel_jobs": 1, "rpm": 1000, "max_parallel_requests": 4}
+        with pair(provider, url, **capped) as (first, second):
+            assert share(first, second) < 1.0
+            made = [first.video_generation(prompt="x", max_wait=0.5) for _ in range(1)]
+            for router in (first, second):
+                router.video_status(made[0].id)
+                assert router.jobs()
+            until(
+                lambda: "subscribe" in {c["cmd"] for c in admin.client_list(_type="pubsub")}, 3, ""
+            )
+            assert refusals(admin) == set()
+            assert not [r for r in caplog.records if "shared state" in r.message]
+            # Without the channel it takes the second that a turn comes in.
+            admin.execute_command("ACL", "LOG", "RESET")
+            allow(OURS, "resetchannels")
+            admin.execute_command("CLIENT", "KILL", "USER", USER)
+            time.sleep(1.5)
+            took = share(first, second)
+            figure(f"an ejection without the right to the channel: {1000 * took:.0f} ms")
+            assert took <= 1.2
+            assert refusals(admin) == {"{video-router}:v1:news"}  # and it lived with that
+
+
+def refusals(admin: redis.Redis) -> set[str]:
+    """What was refused, but for redis-py's introducing itself."""
+    return {entry["object"] for entry in admin.acl_log()} - {"client", "client|setinfo"}
+
+
+def test_no_right_is_named_that_nothing_needs() -> None:
+    script = files("router.state").joinpath("lua/turn.lua").read_text("utf-8")
+    called = {name.lower() for name in re.findall(r"redis\.p?call\('(\w+)'", script)}
+    asked = {"eval", "evalsha", "zcount", "zrangebyscore", "hvals", "lrange", "subscribe", "ping"}
+    named = {right.removeprefix("+") for right in connecting.RIGHTS.split()}
+    assert named == called | asked | {"time", "select", "hello"}
+
+
+def test_a_unix_socket(tmp_path: Path, provider: StandIn) -> None:
+    with server(tmp_path / "a") as one, pair(provider, f"unix://{one.socket}?db=2") as workers:
+        share(*workers)
+        with contextlib.closing(one.client(db=2)) as client:
+            in_one_slot(client)
+
+
+def test_valkey_is_another_name(tmp_path: Path, provider: StandIn) -> None:
+    with server(tmp_path / "a") as one, pair(provider, f"valkey://127.0.0.1:{one.port}") as workers:
+        share(*workers)
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def with_tls(folder: Path, signed: dict[str, Path]) -> Server:
+    one = Server(folder)
+    one.options = (
+        *("--tls-port", str(one.port), "--tls-auth-clients", "no"),
+        *("--tls-cert-file", str(signed["cert"]), "--tls-key-file", str(signed["key"])),
+        *("--tls-ca-cert-file", str(signed["ca"])),
+    )
+    try:
+        return one.start()
+    except AssertionError as exc:
+        one.kill()
+        pytest.skip(f"this redis-server speaks no TLS: {exc}")
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+def test_tls_with_a_ca_of_ones_own(
+    tmp_path: Path, provider: StandIn, signed: dict[str, Path], scheme: str
+) -> None:
+    one = with_tls(tmp_path / "a", signed)
+    try:
+        with contextlib.closing(one.client()) as admin:
+            admin.execute_command(
+                "ACL", "SETUSER", USER, "on", f">{PASSWORD}", OURS, HEARD, "+@all"
+            )
+            url = f"{scheme}://{USER}:{ENCODED}@127.0.0.1:{one.port}/0?ssl_ca_certs={signed['ca']}"
+            with pair(provider, url) as workers:
+                assert share(*workers) < 1.0
+                in_one_slot(admin)
+    finally:
+        one.kill()
+
+
+def test_tls_from_somebody_unknown_is_refused_and_calls_go_on(
+    tmp_path: Path,
+    provider: StandIn,
+    signed: dict[str, Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = with_tls(tmp_path / "a", signed)
+    try:
+        with worker(provider, f"rediss://:{ENCODED}@127.0.0.1:{one.port}") as router:
+            for _ in range(20):
+                router.video_generation(prompt="x")
+            until(lambda: "out of reach" in caplog.text, 3)
+            assert "certificate verify failed" in caplog.text
+            with contextlib.closing(one.client()) as admin:
+                assert admin.dbsize() == 0
+    finally:
+        one.kill()
+
+
+# Sentinels ----------------------------------------------------------------------------------------
+
+
+def test_a_master_is_lost_in_the_middle_of_traffic(
+    tmp_path: Path, provider: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "router")
+    with sentinels(tmp_path) as (master, replica, watching):
+        hosts = ",".join(f"127.0.0.1:{one.port}" for one in watching)
+        with pair(provider, f"redis+sentinel://{hosts}/mymaster/0") as workers:
+            share(*workers)
+            with Traffic(*workers) as traffic:
+                time.sleep(0.3)
+                master.kill()
+                with contextlib.closing(replica.client()) as client:
+                    elected = until(lambda: client.info("replication")["role"] == "master", 20)
+                    until(lambda: client.client_list(_type="pubsub"), 8, "somebody listens")
+                    until(lambda: said(caplog, "is back") >= 2, 8, "both say they are back")
+                    again = share(*workers)
+                    in_one_slot(client)
+            figure(
+                f"a new master after {elected:.1f} s, sharing over it in {1000 * again:.0f} ms;"
+                f" {traffic.calls} calls meanwhile, slowest {1000 * max(traffic.seconds):.0f} ms"
+            )
+            assert traffic.errors == []
+            assert said(caplog, "out of reach") == said(caplog, "is back") == 2
+
+
+# Clusters -----------------------------------------------------------------------------------------
+
+
+def owner(nodes: list[Server]) -> Server:
+    """Who owns our slot."""
+    for node in nodes:
+        with contextlib.suppress(redis.RedisError), contextlib.closing(node.client()) as client:
+            if client.info("replication")["role"] == "master" and client.dbsize():
+                return node
+    raise AssertionError("nobody has our keys")
+
+
+def test_a_cluster_whose_slot_moves(
+    tmp_path: Path, provider: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    with cluster(tmp_path) as nodes:
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        with pair(provider, f"redis+cluster://{hosts}", max_parallel_jobs=1000) as workers:
+            assert share(*workers) < 1.0
+            assert len(workers[1].jobs()) == 2
+            holding = owner(nodes)
+            with contextlib.closing(holding.client()) as client:
+                in_one_slot(client)
+                slot = client.cluster("KEYSLOT", "{video-router}:v1:version")
+            target = next(node for node in nodes if node is not holding)
+            with Traffic(*workers) as traffic:
+                migrated(holding, target, slot, nodes)
+                until(lambda: owner(nodes) is target, 5)
+                took = share(*workers)
+            figure(f"sharing over the slot's new owner in {1000 * took:.0f} ms")
+            assert traffic.errors == []
+
+
+def migrated(source: Server, target: Server, slot: int, nodes: list[Server]) -> None:
+    """Move a slot as redis-cli does."""
+    with contextlib.ExitStack() as stack:
+        one, other = (stack.enter_context(contextlib.closing(n.client())) for n in (source, target))
+        ids = one.cluster("MYID"), other.cluster("MYID")
+        other.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+        one.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+        while keys := one.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            one.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for node in (target, source, *nodes):
+            with contextlib.closing(node.client()) as client:
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+
+
+def test_a_cluster_that_loses_the_master_of_our_slot(
+    tmp_path: Path, provider: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "router")
+    with cluster(tmp_path, masters=3, replicas=3) as nodes:
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes[:3])
+        with pair(provider, f"redis+cluster://{hosts}") as workers:
+            share(*workers)
+            holding = owner(nodes)
+            heir = nodes[nodes.index(holding) + 3]
+            with Traffic(*workers) as traffic, contextlib.closing(heir.client()) as client:
+                holding.kill()
+                elected = until(lambda: client.info("replication")["role"] == "master", 20)
+                back = until(lambda: said(caplog, "is back") >= 2, 8, "both say they are back")
+                took = share(*workers)
+            figure(
+                f"a new master after {elected:.1f} s, seen after {back:.1f} s more, sharing over"
+                f" it in {1000 * took:.0f} ms; {traffic.calls} calls meanwhile,"
+                f" slowest {1000 * max(traffic.seconds):.0f} ms"
+            )
+            assert traffic.errors == []
+            assert said(caplog, "out of reach") == said(caplog, "is back") == 2
+
+
+# Nobody there, and nothing that can be read -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:{}",
+        "redis://192.0.2.1:{}",
+        "rediss://127.0.0.1:{}",
+        "unix:///nowhere/{}.sock",
+        "redis+sentinel://127.0.0.1:{},127.0.0.1:1/mymaster",
+        "redis+cluster://127.0.0.1:{},127.0.0.1:1",
+        "rediss+cluster://127.0.0.1:{}",
+    ],
+)
+def test_nothing_connects_before_the_first_call(
+    provider: StandIn, caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    running = threading.active_count()
+    began = time.monotonic()
+    router = worker(provider, url.format(free_port()), max_parallel_jobs=100)
+    built = time.monotonic() - began
+    with router:
+        assert threading.active_count() == running
+        assert built <= 0.2
+        seconds = []
+        for _ in range(10):
+            began = time.monotonic()
+            router.video_generation(prompt="x")
+            seconds.append(time.monotonic() - began)
+        until(lambda: said(caplog, "out of reach"), 8)
+    figure(f"built in {1000 * built:.1f} ms, first call {1000 * seconds[0]:.1f} ms")
+    assert sorted(seconds)[-2] < 0.09  # one at most has waited
+    assert max(seconds) < 0.5
+    assert said(caplog, "out of reach") == 1
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (f"http://:{SECRET}@host", "redis"),
+        (f"redis:{SECRET}@host", "redis"),
+        (f"redis://:{SECRET}@host:123456/0", "port"),
+        (f"redis://:{SECRET}@host:x/0", "port"),
+        (f"redis://user:{SECRET}/x@host:6379/0", "percent-encoded"),
+        (f"redis://user:12?{SECRET}@host:6379/0", "percent-encoded"),
+        (f"redis://user:12#{SECRET}@host:6379/0", "percent-encoded"),
+        (f"redis://:{SECRET}@[::1", "cannot be read"),
+        (f"redis://:{SECRET}@host/prod", "number"),
+        (f"redis://:{SECRET}@one,two/0", r"redis\+sentinel"),
+        (f"redis://host?pasword={SECRET}", "options"),
+        (f"redis://host?socket_timeout={SECRET}", "options"),
+        (f"unix://:{SECRET}@", "socket"),
+        (f"unix://user:{SECRET}/x@/tmp/s", "socket"),
+        (f"redis+sentinel://:{SECRET}@host:26379", "service"),
+        (f"redis+sentinel://:{SECRET}@host:26379/mymaster/x", "number"),
+        (f"redis+sentinel://:{SECRET}@/mymaster", "host"),
+        (f"redis+cluster://:{SECRET}@host,,other", "host"),
+        (f"redis+cluster://:{SECRET}@host:6379/1", "database"),
+        (f"redis+cluster://:{SECRET}@host:6379/?db=1", "database"),
+        (f"redis+cluster://:{SECRET}@host:6379?nonsense=1", "options"),
+    ],
+)
+def test_a_wrong_url_is_refused_in_words_and_without_its_password(
+    provider: StandIn, url: str, says: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"redis_url.*{says}") as refused:
+        worker(provider, url)
+    told = "".join(map(str, (refused.value, repr(refused.value))))
+    assert SECRET not in told
+    cause: BaseException | None = refused.value
+    while cause is not None:
+        assert SECRET not in str(cause)
+        cause = cause.__cause__ if cause.__suppress_context__ else cause.__context__
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"redis://user:{SECRET}@host:6379/0", "redis://host:6379/0"),
+        (f"redis://host:6379/0?password={SECRET}", "redis://host:6379/0"),
+        (
+            f"redis+sentinel://:{SECRET}@a:1,b:2/m?sentinel_password={SECRET}",
+            "redis+sentinel://a:1,b:2/m",
+        ),
+        (f"unix://:{SECRET}@/run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    assert connecting.shown(url) == shown
+    assert SECRET not in repr(vars(connecting.connect(url)))
+
+
+# News ---------------------------------------------------------------------------------------------
+
+TRIALS = 60
+
+
+def heard_after(provider: StandIn, url: str, trials: int) -> list[float]:
+    """Seconds until each of three siblings knows of an ejection, in turn."""
+    found: list[float] = []
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(worker(provider, url)) for _ in range(4)]
+        for router in workers:
+            router.video_generation(prompt="x")
+        time.sleep(0.5)
+        for _ in range(trials):
+            began = time.perf_counter()
+            workers[0].drain("east-1", 100)
+            waiting = workers[1:]
+            while waiting:
+                assert time.perf_counter() - began < 5
+                for router in [router for router in waiting if ejected(router, "east-1")]:
+                    waiting.remove(router)
+                    found.append(time.perf_counter() - began)
+                time.sleep(0.0002)
+            workers[0].restore("east-1")
+            until(lambda: not any(ejected(router, "east-1") for router in workers), 3)
+    return sorted(found)
+
+
+def told(what: str, seconds: list[float]) -> None:
+    median, most = statistics.median(seconds), seconds[int(0.99 * len(seconds))]
+    figure(
+        f"{what}: median {1000 * median:.1f} ms, 99th percentile {1000 * most:.1f} ms,"
+        f" at most {1000 * seconds[-1]:.0f} ms over {len(seconds)}"
+    )
+
+
+def test_siblings_hear_of_an_ejection_at_once(tmp_path: Path, provider: StandIn) -> None:
+    with server(tmp_path / "a") as one:
+        seconds = heard_after(provider, one.url, TRIALS)
+    told("an ejection is heard of", seconds)
+    assert seconds[-1] < 1.0
+
+
+def test_siblings_hear_of_an_ejection_by_the_next_turn_where_news_is_cut(
+    tmp_path: Path, provider: StandIn
+) -> None:
+    with server(tmp_path / "a") as one, contextlib.closing(one.client()) as admin:
+        ending = threading.Event()
+
+        def cut() -> None:
+            while not ending.wait(0.003):
+                admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+        cutting = threading.Thread(target=cut)
+        cutting.start()
+        try:
+            seconds = heard_after(provider, one.url, 5)
+        finally:
+            ending.set()
+            cutting.join(5)
+    told("an ejection is heard of with news cut", seconds)
+    assert seconds[-1] <= 1.2
+
+
+def test_who_is_cut_off_from_news_listens_again(tmp_path: Path, provider: StandIn) -> None:
+    with server(tmp_path / "a") as one, contextlib.closing(one.client()) as admin:
+        with pair(provider, one.url) as workers:
+            for _ in range(3):
+                until(lambda: len(admin.client_list(_type="pubsub")) == 2, 3)
+                admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            until(lambda: len(admin.client_list(_type="pubsub")) == 2, 3)
+            assert share(*workers) < 0.9
+        until(lambda: len(admin.client_list()) == 1, 2, "nothing is left open")
+
+
+def test_an_idle_worker_asks_little(tmp_path: Path, provider: StandIn) -> None:
+    with server(tmp_path / "a") as one, contextlib.closing(one.client()) as admin:
+        with worker(provider, one.url) as router:
+            router.video_generation(prompt="x")
+            time.sleep(1.2)
+            # Commands that clients sent: what the script calls is counted by name alone.
+            before = sent(admin)
+            time.sleep(5)
+            rate = (sent(admin) - before) / 5
+        figure(f"an idle worker sends {rate:.1f} commands a second")
+        assert rate <= 5
+
+
+def sent(admin: redis.Redis) -> int:
+    told = admin.info("commandstats")
+    names = ("evalsha", "eval", "ping", "subscribe", "hello", "client|setinfo", "select")
+    return sum(
+        stats["calls"] for name, stats in told.items() if re.sub("^cmdstat_", "", name) in names
+    )

@@ -1,0 +1,196 @@
+"""The pure rules beneath: what a call needs, when to come back, percentiles, shared time."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from shared_parts import FakeClock
+from state_parts import a_job, choice
+
+from router._doors import SharedTime
+from router.config import JOB_TTL, Limits
+from router.leases import Grant, Lease, Need, holder_of
+from router.limits import (
+    LEAST_WAIT,
+    LONGEST_WAIT,
+    job_ttl,
+    needs,
+    retry_after,
+    share,
+)
+from router.observations import bucket_of, percentile
+from router.types import Operation
+
+NONE = Limits()
+ALL = Limits(rpm=1, read_rpm=2, max_parallel_requests=3, max_parallel_jobs=4, job_ttl=60.0)
+
+# What an operation needs -------------------------------------------------------------------------
+
+
+def needed(operation: Operation, own: Limits = NONE, shared: Limits = NONE) -> dict[str, int]:
+    found = needs("east-1", "east", own, shared, operation)
+    return {need.resource: need.limit for need in found}
+
+
+def test_without_limits_nothing_is_needed() -> None:
+    for operation in Operation:
+        assert needed(operation) == {}
+
+
+def test_a_submit_that_starts_a_job_needs_room_in_three() -> None:
+    for operation in Operation:
+        if operation.starts_job:
+            assert needed(operation, own=ALL) == {
+                "rpm:deployment:east-1": 1,
+                "requests:deployment:east-1": 3,
+                "jobs:deployment:east-1": 4,
+            }
+
+
+def test_an_asset_is_a_submit_without_a_job_and_a_read_counts_apart() -> None:
+    assert needed(Operation.CREATE_CHARACTER, shared=ALL) == {
+        "rpm:account:east": 1,
+        "requests:account:east": 3,
+    }
+    for operation in Operation:
+        if not operation.is_submit:
+            assert needed(operation, shared=ALL) == {
+                "read_rpm:account:east": 2,
+                "requests:account:east": 3,
+            }
+
+
+def test_limits_of_the_deployment_and_of_its_account_both_apply() -> None:
+    one = Limits(max_parallel_jobs=2)
+    five = Limits(max_parallel_jobs=5)
+    assert needed(Operation.GENERATION, one, five) == {
+        "jobs:deployment:east-1": 2,
+        "jobs:account:east": 5,
+    }
+
+
+def test_the_deployments_job_ttl_beats_its_accounts() -> None:
+    assert job_ttl(Limits(job_ttl=5.0), ALL) == 5.0
+    assert job_ttl(NONE, ALL) == 60.0
+    assert job_ttl(NONE, NONE) == JOB_TTL
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 100])
+@pytest.mark.parametrize("workers", [0, 1, 2, 8, 50])
+def test_shares_of_a_limit_total_at_most_the_limit_or_the_workers(limit: int, workers: int) -> None:
+    mine = share(Need("jobs:account:a", limit), workers).limit
+    assert mine >= 1
+    assert mine * workers <= max(limit, workers)
+
+
+def test_a_lease_knows_what_is_given_back_and_what_a_job_takes_over() -> None:
+    lease = Lease("t", choice("jobs:account:a", "requests:account:a", "rpm:account:a"), 60.0)
+    assert lease.given_back == ("requests:account:a",)
+    assert lease.held_by_jobs == ("jobs:account:a",)
+
+
+def test_a_job_holds_under_one_name_for_all_and_no_two_jobs_share_it() -> None:
+    assert a_job("video_1").holder == holder_of("acme", "video_1")
+    assert holder_of("acme", "video_1") != holder_of("acme2", "video_1")
+    assert holder_of("a", "bc") != holder_of("ab", "c")
+
+
+# When to come back --------------------------------------------------------------------------------
+
+NOW = 1_000_000.0
+JOBS = ("jobs:account:a", None)
+
+
+def test_a_window_says_to_the_moment_when_it_opens() -> None:
+    grant = Grant(None, (("rpm:account:a", 12.5),))
+    assert retry_after(grant, NOW, None) == pytest.approx(12.5 + LEAST_WAIT)
+
+
+def test_a_running_job_is_expected_to_end_at_its_usual_time() -> None:
+    grant = Grant(None, (JOBS,), holding=(NOW - 30, NOW - 80))
+    assert retry_after(grant, NOW, 100.0) == pytest.approx(20 * 1.1)
+
+
+def test_a_late_job_may_end_at_any_moment() -> None:
+    grant = Grant(None, (JOBS,), holding=(NOW - 500,))
+    assert retry_after(grant, NOW, 100.0) == pytest.approx(11)
+
+
+def test_the_soonest_of_the_choices_counts() -> None:
+    grant = Grant(None, (("rpm:account:a", 50.0), ("requests:account:b", None)))
+    assert retry_after(grant, NOW, None) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("resource", ["rpm:a:b", "jobs:a:b", "requests:a:b"])
+@pytest.mark.parametrize("opens", [None, -5.0, 0.0, 1e9])
+@pytest.mark.parametrize("usual", [None, 0.0, 1e9])
+@pytest.mark.parametrize("accepted", [(), (NOW,), (NOW + 50,), (0.0,)])
+def test_it_is_always_a_wait_of_some_length(
+    resource: str, opens: float | None, usual: float | None, accepted: tuple[float, ...]
+) -> None:
+    grant = Grant(None, ((resource, opens),), holding=accepted)
+    assert LEAST_WAIT <= retry_after(grant, NOW, usual) <= LONGEST_WAIT
+
+
+# Percentiles --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_percentiles_are_right_within_a_tenth(seed: int) -> None:
+    rng = random.Random(seed)
+    samples = sorted(rng.lognormvariate(rng.uniform(-3, 5), 1.2) for _ in range(2001))
+    buckets: dict[int, int] = {}
+    for seconds in samples:
+        buckets[bucket_of(seconds)] = buckets.get(bucket_of(seconds), 0) + 1
+    for part in (0.01, 0.25, 0.5, 0.9, 0.95, 0.99):
+        exact = samples[math.ceil(part * len(samples)) - 1]
+        assert percentile(buckets, part) == pytest.approx(exact, rel=0.1)
+
+
+def test_a_bucket_holds_what_its_middle_tells_within_a_tenth() -> None:
+    for step in range(-200, 200):
+        seconds = 1.07**step
+        assert percentile({bucket_of(seconds): 1}, 0.5) == pytest.approx(seconds, rel=0.1)
+
+
+def test_odd_times_have_a_bucket_too() -> None:
+    assert bucket_of(0.0) == bucket_of(-1.0) == bucket_of(1e-9)
+    assert percentile({}, 0.5) is None
+
+
+# Shared time --------------------------------------------------------------------------------------
+
+
+def test_until_a_store_tells_its_time_it_is_the_machines() -> None:
+    clock = FakeClock()
+    now = SharedTime(clock)
+    clock.advance(5)
+    assert now() == clock.time()
+
+
+def test_it_follows_the_stores_time_and_never_goes_back() -> None:
+    clock = FakeClock()
+    now = SharedTime(clock)
+    now.set(clock.time() + 100)
+    assert now() == pytest.approx(clock.time() + 100)
+    now.set(clock.time() - 50)  # another master, whose clock is behind
+    stood = now()
+    assert stood == pytest.approx(clock.time() + 100)
+    clock.advance(60)
+    assert now() == stood  # it stands until the store's time has come up with it
+    clock.advance(100)
+    assert now() == pytest.approx(clock.time() - 50)
+
+
+def test_it_never_goes_back_under_any_news() -> None:
+    clock, rng = FakeClock(), random.Random(3)
+    now = SharedTime(clock)
+    before = now()
+    for _ in range(500):
+        clock.advance(rng.choice([0.0, 0.01, 1.0]))
+        if rng.random() < 0.5:
+            now.set(clock.time() + rng.uniform(-30, 30))
+        assert now() >= before
+        before = now()
