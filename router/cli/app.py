@@ -12,7 +12,11 @@ from router import __version__
 from router.cli import look
 from router.cli.check import check
 from router.cli.demo import demo
+from router.cli.doctor import doctor
+from router.cli.jobs import jobs
+from router.cli.operator import drain, release, restore
 from router.cli.stand_in import stand_in
+from router.cli.status import status
 from router.errors import RouterError
 
 __all__ = ["app", "run"]
@@ -33,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, demo, stand_in):
+for command in (check, demo, status, jobs, drain, restore, release, doctor, stand_in):
     app.command(epilog=EXIT_CODES)(command)
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console, Group, RenderableType
-from rich.measure import Measurement
 from rich.padding import Padding
 from rich.text import Text
 
@@ -16,7 +15,7 @@ from router.config import Config, Deployment, load_file
 from router.errors import ConfigError
 from router.router import VOCABULARY
 
-__all__ = ["check"]
+__all__ = ["check", "placed", "refuse"]
 
 NAMES = ("deployment", "groups", "account", "provider", "model", "base_url")
 NUMBERS = ("weight", "order")
@@ -30,7 +29,7 @@ def check(
     try:
         config = load_file(file, environ=os.environ, vocabulary=VOCABULARY)
     except ConfigError as error:
-        _refuse(file, error.problems, as_json)
+        refuse(file, error.problems, as_json)
         raise typer.Exit(1) from None
     if as_json:
         look.show_json(_data(config))
@@ -38,13 +37,14 @@ def check(
         _show(config)
 
 
-def _refuse(file: str, problems: tuple[str, ...], as_json: bool) -> None:
+def refuse(file: str, problems: tuple[str, ...], as_json: bool) -> None:
+    """Tell all that is wrong with a file."""
     if as_json:
         look.show_json({"file": file, "ok": False, "problems": list(problems)})
         return
     err = look.stderr()
     for problem in problems:
-        err.print(_placed(problem), soft_wrap=True)
+        err.print(placed(problem), soft_wrap=True)
     count = look.plural(len(problems), "problem")
     err.print(Text(f"{count}: nothing of this file is in force.", "bold red"), soft_wrap=True)
 
@@ -62,7 +62,7 @@ def _show(config: Config) -> None:
     if config.warnings:
         out.print()
     for warning in config.warnings:
-        out.print(Text.assemble(("warning ", "bold yellow"), _placed(warning)), soft_wrap=True)
+        out.print(Text.assemble(("warning ", "bold yellow"), placed(warning)), soft_wrap=True)
 
 
 def _deployments(config: Config, out: Console) -> RenderableType:
@@ -70,8 +70,7 @@ def _deployments(config: Config, out: Console) -> RenderableType:
     table = look.table(*NAMES, *NUMBERS, "operations", right=NUMBERS)
     for one in config.deployments:
         table.add_row(*_cells(one))
-    unbounded = out.options.update(width=10_000)
-    if Measurement.get(out, unbounded, table).maximum <= out.width:
+    if look.fits(out, table):
         return table
     return Group(*(part for one in config.deployments for part in _paragraph(one)))
 
@@ -100,7 +99,7 @@ def _operations(one: Deployment) -> str:
     return ", ".join(sorted(one.operations))
 
 
-def _placed(line: str) -> Text:
+def placed(line: str) -> Text:
     """`file:line: key: what`, its place in bold."""
     place, colon, rest = line.partition(": ")
     return Text.assemble((place + colon, "bold"), rest)

@@ -7,10 +7,12 @@ in a file and in a pipe. What moves (bars) is for terminals alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     Progress,
@@ -26,9 +28,15 @@ from router.types import Video
 __all__ = [
     "PROGRAM",
     "Bars",
+    "Column",
     "CommandError",
     "complain",
+    "fits",
+    "fitted",
+    "indented",
+    "lasting",
     "listed",
+    "moves",
     "plural",
     "seconds",
     "show_json",
@@ -78,6 +86,48 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     return made
 
 
+def fits(out: Console, what: RenderableType) -> bool:
+    """Whether this can be shown without being squeezed."""
+    unbounded = out.options.update(width=10_000)
+    return Measurement.get(out, unbounded, what).maximum <= out.width
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column with its cells. Where it is too narrow, those with the highest `spare` go first;
+    0 stays. `right` is for numbers."""
+
+    name: str
+    cells: Sequence[str | Text]
+    right: bool = False
+    spare: int = 0
+
+    @property
+    def says_something(self) -> bool:
+        return any(str(cell).strip() for cell in self.cells)
+
+
+def fitted(out: Console, columns: Sequence[Column]) -> Table | None:
+    """A table of the columns that have something to say and find room; `None` where what must not
+    be spared does not fit."""
+    left = [column for column in columns if column.says_something]
+    while True:
+        made = table(*[c.name for c in left], right=tuple(c.name for c in left if c.right))
+        for row in zip(*[column.cells for column in left], strict=True):
+            made.add_row(*[Text(cell) if isinstance(cell, str) else cell for cell in row])
+        if fits(out, made):
+            return made
+        spared = max(left, key=lambda column: column.spare)
+        if not spared.spare:
+            return None
+        left.remove(spared)
+
+
+def indented(text: Text) -> Text:
+    """Each line moved to the right; a line that is too long is the terminal's to wrap."""
+    return Text("\n").join(Text("    ").append_text(line) for line in text.split("\n"))
+
+
 def listed(names: Iterable[str]) -> str:
     """One, two and three."""
     *most, last = names
@@ -95,13 +145,35 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s" if value < 1 else f"{value:.1f} s"
 
 
+def lasting(value: float) -> str:
+    """For people, of longer times: 42 s, 12 min, 2 h 5 min, 3 d."""
+    whole = max(round(value), 0)
+    if whole < 90:
+        return f"{whole} s"
+    minutes = round(value / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return _two(minutes // 60, "h", minutes % 60, "min")
+    hours = round(value / 3600)
+    return _two(hours // 24, "d", hours % 24, "h")
+
+
+def _two(many: int, unit: str, few: int, lesser: str) -> str:
+    return f"{many} {unit} {few} {lesser}" if few else f"{many} {unit}"
+
+
+def moves(out: Console) -> bool:
+    """Whether what moves may be shown here."""
+    # Not `is_terminal`, which is true as well where a build server forces colour into a file.
+    return out.file.isatty() and not out.is_dumb_terminal
+
+
 class Bars:
     """Jobs under way, a bar for each. They vanish when all is done; elsewhere than on a terminal
     there are none."""
 
     def __init__(self, out: Console) -> None:
-        # Not `is_terminal`, which is true as well where a build server forces colour into a file.
-        moving = out.file.isatty() and not out.is_dumb_terminal
         self._progress = Progress(
             TextColumn("  {task.description}"),
             BarColumn(),
@@ -109,7 +181,7 @@ class Bars:
             TimeElapsedColumn(),
             console=out,
             transient=True,
-            disable=not moving,
+            disable=not moves(out),
         )
 
     def __enter__(self) -> Bars:

@@ -17,7 +17,7 @@ from types import FrameType
 import router
 from router.cli.look import CommandError
 
-__all__ = ["Server", "running"]
+__all__ = ["Server", "ended_by_signals", "running"]
 
 # Generous, for machines that have something else to do.
 START_SECONDS = 60.0
@@ -53,7 +53,7 @@ def running(servers: Iterable[Server]) -> Iterator[Mapping[str, str]]:
 
     A SIGTERM or SIGHUP counts as Ctrl-C, since by default it would leave them behind.
     """
-    with _ended_by_signals(), ExitStack() as stack:
+    with ended_by_signals(), ExitStack() as stack:
         started = {one.name: stack.enter_context(_process(one)) for one in servers}
         yield {name: _base_url(name, process) for name, process in started.items()}
 
@@ -116,7 +116,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
+    """A SIGTERM or SIGHUP counts as Ctrl-C."""
     numbers = [one for one in signal.Signals if one.name in ("SIGTERM", "SIGHUP")]
     before = {number: signal.getsignal(number) for number in numbers}
     # What nohup has taught to be ignored stays ignored.
