@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from router import Router
@@ -36,6 +40,13 @@ class Doors:
     def end(self) -> None:
         if self._runner is not None:
             self._runner.close()
+
+
+def machines_own(command: str) -> str | None:
+    """A command of this machine's, if it has it; wheels put others of the name beside Python."""
+    beside = Path(sys.executable).parent
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return shutil.which(command, path=os.pathsep.join(p for p in places if Path(p) != beside))
 
 
 class FakeClock:

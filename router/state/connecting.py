@@ -15,7 +15,7 @@ cluster connects where it is made. A store that is out of reach delays nobody's 
 A user of Redis's needs no more than this, for the namespace `video-router` (a cluster's also
 `+cluster|slots +cluster|shards +command`, where redis-py asks for the layout of the cluster):
 
-    ACL SETUSER router on >… ~{video-router}:v1:* &{video-router}:v1:* RIGHTS
+    ACL SETUSER router on >… ~{video-router}:v1:* resetchannels &{video-router}:v1:* RIGHTS
 
 where RIGHTS is `connecting.RIGHTS`. Without the channel (`&…`), or without `+publish +subscribe`,
 all works but that an ejection takes up to a second to get around.

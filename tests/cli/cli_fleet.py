@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 import yaml
+from shared_parts import machines_own
 
 from router import Router
 from router.cli import app
@@ -30,7 +30,7 @@ WEST = {"id": "west-1", "model_name": "sora-2", "account": "west"}
 @contextmanager
 def serving_redis(folder: Path) -> Iterator[int]:
     """The port of a Redis of our own, that writes nothing to disk."""
-    binary = shutil.which("redis-server")
+    binary = machines_own("redis-server")
     if binary is None:
         pytest.skip("there is no redis-server on the PATH")
     with socket.socket() as sock:

@@ -171,7 +171,15 @@ def test_a_user_with_few_rights_is_told_what_remains_unknown(fleet: Fleet) -> No
     pattern = f"{{{fleet.namespace}}}:v1:*"
     rights = RIGHTS.split()
     fleet.redis.execute_command(
-        "ACL", "SETUSER", name, "on", ">redis-secret", f"~{pattern}", f"&{pattern}", *rights
+        "ACL",
+        "SETUSER",
+        name,
+        "on",
+        ">redis-secret",
+        f"~{pattern}",
+        "resetchannels",
+        f"&{pattern}",
+        *rights,
     )
     fleet.configure(redis_url=f"redis://{name}:redis-secret@127.0.0.1:{fleet.port}/0")
     fleet.worker().share()

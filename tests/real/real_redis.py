@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import redis
-from shared_parts import fleet, in_process
+from shared_parts import fleet, in_process, machines_own
 
 from router import Router
 from router.testing import StandIn
@@ -40,7 +40,7 @@ __all__ = [
     "worker",
 ]
 
-SERVER = shutil.which("redis-server")
+SERVER = machines_own("redis-server")
 needs_redis = pytest.mark.skipif(SERVER is None, reason="no redis-server on the PATH")
 QUIET = ("--save", "", "--appendonly", "no", "--daemonize", "no", "--protected-mode", "no")
 

