@@ -194,8 +194,8 @@ def test_a_fork_in_the_middle_of_turns(one: Server, admin: redis.Redis) -> None:
     )
     slowest = run(program, one.url)
     figure(f"5 calls in a child forked in the middle of turns: at most {1000 * slowest:.0f} ms")
-    assert slowest < 2.0
-    assert until(lambda: len(admin.client_list()) == 1, 2) < 2
+    assert slowest < 5.0
+    assert until(lambda: len(admin.client_list()) == 1, 5) < 5
 
 
 def test_a_prefork_pool_of_celerys(one: Server, admin: redis.Redis, tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_many_threads_and_event_loops_on_one_router(
         assert len(admin.client_list(_type="pubsub")) == 1
         assert admin.zcard(f"{PREFIX}workers") == 1
         until(lambda: admin.zcard(f"{PREFIX}requests:deployment:east-1") == 0, 3)
-    assert until(lambda: len(admin.client_list()) == 1, 2) < 2
+    assert until(lambda: len(admin.client_list()) == 1, 5) < 5
 
 
 # Endings ------------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ def test_an_ending_tells_what_is_untold_and_gives_back(
     until(lambda: len(admin.client_list()) == 1, 2, "nothing is left open")
     assert not [t for t in threading.enumerate() if t.name.startswith("router")]
     figure(f"{how}: {1000 * took:.0f} ms")
-    assert took < 1.0
+    assert took < 3.0
 
 
 def test_a_router_is_used_again_after_its_end(one: Server, provider: StandIn) -> None:
@@ -379,7 +379,7 @@ def test_an_ending_does_not_wait_for_a_redis_that_is_frozen(one: Server, provide
     finally:
         one.thaw()
     figure(f"closed beside a frozen Redis in {took:.2f} s")
-    assert took <= 2.5
+    assert took <= 5.0
     until(
         lambda: not [t for t in threading.enumerate() if t.name.startswith("router")],
         3,
