@@ -16,6 +16,7 @@ send, to sleep, and to do several things at once. Nothing in here reads a global
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 from collections.abc import Callable, Sequence
@@ -280,7 +281,6 @@ class Engine:
         await trip.side.door.together([self._look(trip, job) for job in jobs])
 
     async def _look(self, trip: Trip, job: Job) -> None:
-        copy = Copy(job.account, job.native_id)
         ask: Call[Any] = Call(
             operation=Operation.STATUS,
             ids=(job.native_id,),
@@ -289,12 +289,8 @@ class Engine:
             deadline=min(LOOK_SECONDS, max(trip.deadline - self.clock.monotonic(), 0.001)),
         )
         owner = Owned((job.account,), {job.account: (job.native_id,)})
-        try:
+        with contextlib.suppress(RouterError):
             await self.run(ask, trip.side, owned=owner)
-        except errors.NotFoundError:
-            self.learning.gone(trip.fleet, copy)
-        except RouterError:
-            return
 
     def _usual_job(self, trip: Trip, members: Sequence[Member]) -> float | None:
         """Seconds that a job like this one usually takes at the quickest of these."""

@@ -87,7 +87,7 @@ def test_the_rights_that_are_named_are_enough(
         url = f"redis://{USER}:{ENCODED}@127.0.0.1:{one.port}/0"
         capped = {"max_parallel_jobs": 1, "rpm": 1000, "max_parallel_requests": 4}
         with pair(provider, url, **capped) as (first, second):
-            assert share(first, second) < 2.0
+            assert share(first, second) < 1.0
             made = [first.video_generation(prompt="x", max_wait=0.5) for _ in range(1)]
             for router in (first, second):
                 router.video_status(made[0].id)
@@ -164,7 +164,7 @@ def test_tls_with_a_ca_of_ones_own(
             )
             url = f"{scheme}://{USER}:{ENCODED}@127.0.0.1:{one.port}/0?ssl_ca_certs={signed['ca']}"
             with pair(provider, url) as workers:
-                assert share(*workers) < 2.0
+                assert share(*workers) < 1.0
                 in_one_slot(admin)
     finally:
         one.kill()
@@ -235,7 +235,7 @@ def test_a_cluster_whose_slot_moves(
     with cluster(tmp_path) as nodes:
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
         with pair(provider, f"redis+cluster://{hosts}", max_parallel_jobs=1000) as workers:
-            assert share(*workers) < 2.0
+            assert share(*workers) < 1.0
             assert len(workers[1].jobs()) == 2
             holding = owner(nodes)
             with contextlib.closing(holding.client()) as client:
@@ -320,7 +320,7 @@ def test_nothing_connects_before_the_first_call(
             seconds.append(time.monotonic() - began)
         until(lambda: said(caplog, "out of reach"), 8)
     figure(f"built in {1000 * built:.1f} ms, first call {1000 * seconds[0]:.1f} ms")
-    assert sorted(seconds)[-2] < 0.5  # one at most has waited
+    assert sorted(seconds)[-2] < 0.09  # one at most has waited
     assert max(seconds) < 2.0
     assert said(caplog, "out of reach") == 1
 
@@ -424,7 +424,7 @@ def test_siblings_hear_of_an_ejection_at_once(tmp_path: Path, provider: StandIn)
     with server(tmp_path / "a") as one:
         seconds = heard_after(provider, one.url, TRIALS)
     told("an ejection is heard of", seconds)
-    assert seconds[-1] < 2.0
+    assert seconds[-1] < 1.0
 
 
 def test_siblings_hear_of_an_ejection_by_the_next_turn_where_news_is_cut(
@@ -455,7 +455,7 @@ def test_who_is_cut_off_from_news_listens_again(tmp_path: Path, provider: StandI
                 until(lambda: len(admin.client_list(_type="pubsub")) == 2, 3)
                 admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             until(lambda: len(admin.client_list(_type="pubsub")) == 2, 3)
-            assert share(*workers) < 2.0
+            assert share(*workers) < 0.9
         until(lambda: len(admin.client_list()) == 1, 2, "nothing is left open")
 
 
