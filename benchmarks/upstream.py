@@ -3,7 +3,8 @@
 A benchmark of a client needs a server that costs next to nothing: this one reads a request (its
 head, then as many bytes as `Content-Length` says), answers with a canned video and keeps the
 connection. No framework, no JSON, no log. `GET /_last` returns the bytes of the last POST, head and
-body, so that a benchmark can prove that its contenders say the same on the wire.
+body, so that a benchmark can prove that its contenders say the same on the wire. A `numbered` one
+gives each answer an id of its own, as a provider does; else all are the same.
 
 It listens on a free loopback port and ends with its parent: by `terminate`, or, should the parent
 die first, at the end of its standard input.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import itertools
 import re
 import subprocess
 import sys
@@ -29,11 +31,14 @@ _BODY = (
 )
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 _ANSWER = _HEAD % len(_BODY) + _BODY
+_ID = b"video_68d7512d07848190b3e45da0ecbebcde004da08e1e0678d5"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 
 
 class _Connection(asyncio.Protocol):
     last = b""
+    numbers = itertools.count()
+    numbered = False
 
     def __init__(self) -> None:
         self._received = b""
@@ -57,6 +62,8 @@ class _Connection(asyncio.Protocol):
         if request.startswith(b"GET /_last "):
             return _HEAD % len(_Connection.last) + _Connection.last
         _Connection.last = request
+        if _Connection.numbered:
+            return _ANSWER.replace(_ID, b"video_%048x" % next(_Connection.numbers))
         return _ANSWER
 
 
@@ -88,9 +95,9 @@ class Upstream:
 
 
 @contextlib.contextmanager
-def upstream() -> Iterator[Upstream]:
+def upstream(*, numbered: bool = False) -> Iterator[Upstream]:
     """An upstream for the length of a block."""
-    command = [sys.executable, str(Path(__file__).resolve())]
+    command = [sys.executable, str(Path(__file__).resolve()), *(["numbered"] if numbered else [])]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
@@ -104,4 +111,5 @@ def upstream() -> Iterator[Upstream]:
 
 
 if __name__ == "__main__":
+    _Connection.numbered = "numbered" in sys.argv
     asyncio.run(_serve())

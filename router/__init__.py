@@ -14,8 +14,23 @@ account.
 from router import errors, events
 from router.config import Deployment
 from router.errors import *  # noqa: F403  (the tree's names are the package's)
-from router.inspection import Explained, Explanation, IdDescription
-from router.picking import Attempt
+from router.ids import Copy
+from router.inspection import (
+    AccountView,
+    DeploymentView,
+    Explained,
+    Explanation,
+    Hold,
+    IdDescription,
+    JobView,
+    Out,
+    Overview,
+    Probe,
+    Room,
+)
+from router.leases import Job
+from router.observations import Change
+from router.picking import Attempt, Picking
 from router.router import Router
 from router.sdk import *  # noqa: F403  (the operations as functions)
 from router.types import (
@@ -32,15 +47,27 @@ from router.types import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccountView",
     "Attempt",
     "AttemptRecord",
+    "Change",
     "Character",
     "Content",
+    "Copy",
     "Deployment",
+    "DeploymentView",
     "Explained",
     "Explanation",
+    "Hold",
     "IdDescription",
+    "Job",
+    "JobView",
     "Operation",
+    "Out",
+    "Overview",
+    "Picking",
+    "Probe",
+    "Room",
     "Router",
     "Routing",
     "Video",

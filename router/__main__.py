@@ -19,6 +19,8 @@ def main() -> None:
             raise
         sys.stderr.write("the command line needs an extra: pip install 'video-router[cli]'\n")
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # while all that is still being imported
+        raise SystemExit(130) from None
     raise SystemExit(run())
 
 

@@ -8,13 +8,14 @@ that is wrong is told at once: one line per problem, `file:line: key: what is wr
 allowed`. No line holds a secret: values are printed by `Reading.shown` alone, and never where a
 secret belongs.
 
-Loading reads the file and nothing else: the environment and the names of providers and strategies
-are handed in. A reload is the same call again.
+Loading reads the file and nothing else: the environment, the names of providers and strategies,
+and the time are handed in. A reload is the same call again.
 """
 
 from __future__ import annotations
 
 import base64
+import datetime
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,10 +30,13 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     InstanceOf,
+    PlainSerializer,
     SecretStr,
     Strict,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -45,6 +49,7 @@ from router._yaml import Path
 from router.types import Operation
 
 __all__ = [
+    "LAST_DAY_SECONDS",
     "NOT_YET",
     "Account",
     "Config",
@@ -56,23 +61,21 @@ __all__ = [
     "load_data",
     "load_file",
     "not_yet",
+    "retirement",
 ]
 
 # Far above any honest configuration; a video given by mistake is refused before it is parsed.
 MAX_BYTES = 1 << 20
 
-_COSTS = "cost accounting comes in a later version"
+_COSTS = "budgets come in a later version"
 _IDEMPOTENCY = "idempotency keys come in a later version"
 
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
-        "fallbacks": "fallbacks to other groups come in a later version",
-        "cost_per_second": _COSTS,
         "max_cost": _COSTS,
         "max_cost_per_day": _COSTS,
         "idempotency_key": _IDEMPOTENCY,
         "idempotency_header": _IDEMPOTENCY,
-        "retires_on": "retirement dates come in a later version; `weight: 0` drains a deployment",
         "drop_params": "dropping parameters comes in a later version",
         "proxy": "`video-router serve` comes in a later version",
     }
@@ -81,12 +84,15 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
 
 _LITELLM = "LiteLLM's form is not supported yet: write `deployments`"
 _LITELLM_KEYS = frozenset({"model_list", "router_settings", "litellm_settings", "general_settings"})
+# LiteLLM's `least-busy` has the same name here. Who balances by usage has quotas in mind, which are
+# limits here; what comes nearest among the strategies is the one that goes by load.
 _LITELLM_STRATEGIES = {
     "simple-shuffle": "weighted-random",
     "latency-based-routing": "lowest-latency",
     "cost-based-routing": "lowest-cost",
+    "usage-based-routing": "least-busy",
+    "usage-based-routing-v2": "least-busy",
 }
-_LATER_STRATEGIES = frozenset({"lowest-completion", "least-busy", "lowest-cost", "round-robin"})
 _SECTIONS = ("settings", "accounts", "deployments")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: what a header's name is
@@ -106,6 +112,7 @@ _ALLOWED = {
     "redis_url": "a URL: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
     "namespace": "a short name: letters, digits, `.`, `_`, `-`, `:` and `/`",
     "default_model": "the name of a model group",
+    "fallbacks": "a mapping of model groups to lists of other model groups",
     "id_secrets": "a list of strings",
     "accept_unsigned_ids": "true or false",
     "id": "a string (quote a number)",
@@ -120,6 +127,8 @@ _ALLOWED = {
     "order": "a whole number, 1 or more",
     "operations": "a list of operations",
     "retry_on_5xx": "true or false",
+    "cost_per_second": "a number of dollars, 0 or more, or a mapping of sizes to such numbers",
+    "retires_on": "a date such as 2026-12-31",
     "rpm": "a whole number, 1 or more",
     "read_rpm": "a whole number, 1 or more",
     "max_parallel_requests": "a whole number, 1 or more",
@@ -221,6 +230,45 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _fallbacks(written: object) -> object:
+    """One group stands for a list of one; a group with nothing after it is not written."""
+    if not isinstance(written, Mapping):
+        return written
+    if not all(isinstance(name, str) for name in written):
+        raise ValueError("must have groups that are strings (quote a number)")
+    return {name: _listed(groups) for name, groups in written.items() if _is_written(groups)}
+
+
+def _date(written: object) -> object:
+    # To pydantic a number is a date, and to `fromisoformat` a week or eight digits. A day that no
+    # calendar has stays text, and pydantic refuses it.
+    is_text = isinstance(written, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", written, re.ASCII)
+    is_date = isinstance(written, datetime.date) and not isinstance(written, datetime.datetime)
+    if is_text or is_date:
+        return written
+    raise ValueError(f"must be {_ALLOWED['retires_on']}")
+
+
+def _size(written: str) -> str:
+    """A size in one spelling: the same one is 1280x720 to one provider, 1280:720 to another."""
+    return written.lower().replace(":", "x")
+
+
+def _sizes(written: Mapping[Any, object]) -> dict[str, object]:
+    if not all(isinstance(size, str) for size in written):
+        raise ValueError("must have sizes that are strings (quote a number)")
+    prices = {size: price for size, price in written.items() if _is_written(price)}
+    if not prices:
+        raise ValueError("must have at least one size with its price, or be a number for all sizes")
+    if len(set(map(_size, prices))) < len(prices):
+        raise ValueError("must have each size once; 1280x720 and 1280:720 are the same size")
+    return prices
+
+
+def _by_size(prices: dict[str, float]) -> Mapping[str, float]:
+    return MappingProxyType({_size(size): price for size, price in prices.items()})
+
+
 def _header_names(written: object) -> object:
     # All of them, before the empty ones are dropped: `{authorization:secret}`, where a blank is
     # missing, is one long name with nothing in it. It is not quoted, for the same reason.
@@ -289,6 +337,24 @@ Limit = Annotated[int, BeforeValidator(_number), Field(ge=1)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Sendable = Annotated[SecretStr, AfterValidator(_sendable)]
 Names = Annotated[tuple[Name, ...], AfterValidator(_filled)]
+GroupNames = Annotated[Names, AfterValidator(_distinct)]
+Fallbacks = Annotated[
+    Mapping[Name, GroupNames],
+    BeforeValidator(_fallbacks),
+    AfterValidator(MappingProxyType),
+    PlainSerializer(dict),  # pydantic knows no read-only mapping
+]
+Date = Annotated[datetime.date, BeforeValidator(_date)]
+Price = Annotated[Number, Field(ge=0)]
+# The tags stand in the places of pydantic's errors, and in none of ours.
+_TAGS = frozenset({"[key]", "[price]", "[prices]"})
+Prices = Annotated[
+    Annotated[Price, Tag("[price]")]
+    | Annotated[
+        dict[str, Price], BeforeValidator(_sizes), AfterValidator(_by_size), Tag("[prices]")
+    ],
+    Discriminator(lambda written: "[prices]" if isinstance(written, Mapping) else "[price]"),
+]
 
 
 # ── forms: what may be written ───────────────────────────────────────────────────────────────────
@@ -315,9 +381,14 @@ def _reading(info: ValidationInfo) -> _Reading:
 
 
 class Settings(_Form):
-    """What holds for every call. Times are seconds; defaults are named here and nowhere else."""
+    """What holds for every call. Times are seconds; defaults are named here and nowhere else.
 
-    strategy: Name = "lowest-latency"
+    `fallbacks` are, by group, the groups that a generation goes to when nobody is left in its own.
+    A chain is not followed: each call looks at the list of the group it names, so two groups may
+    stand in for each other.
+    """
+
+    strategy: Name = "lowest-completion"
     connect_timeout: Seconds = 5.0
     timeout: Seconds = 120.0
     deadline: Seconds = 300.0
@@ -326,6 +397,7 @@ class Settings(_Form):
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     namespace: Annotated[Name, Field(pattern=r"^[\w.:/-]{1,100}$")] = "video-router"
     default_model: Name | None = None
+    fallbacks: Fallbacks = Field(default_factory=lambda: MappingProxyType({}))
     id_secrets: Annotated[tuple[SecretStr, ...], AfterValidator(_filled)] = ()
     accept_unsigned_ids: Flag = True
 
@@ -361,7 +433,7 @@ class _AccountForm(_LimitsForm):
 
 class _DeploymentForm(_LimitsForm):
     id: Name
-    model_name: Annotated[Names, BeforeValidator(_listed), AfterValidator(_distinct)]
+    model_name: Annotated[GroupNames, BeforeValidator(_listed)]
     account: Name | None = None
     provider: Annotated[Name, Field(validate_default=True)] = "openai"
     model: Name | None = None
@@ -375,6 +447,8 @@ class _DeploymentForm(_LimitsForm):
     operations: Names | None = None
     timeout: Seconds | None = None
     retry_on_5xx: Flag = False
+    cost_per_second: Prices | None = None
+    retires_on: Date | None = None
 
     @field_validator("provider")
     @classmethod
@@ -411,6 +485,10 @@ class Limits:
 NO_LIMITS = Limits()
 JOB_TTL = 900.0
 
+LAST_DAY_SECONDS = 86400.0
+"""A deployment gets no new work in its last day: what starts then may outlive it."""
+WARNED_SECONDS = 30 * 86400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -427,7 +505,8 @@ class Deployment:
     """One model at one `base_url` with one key, its account's part already taken over.
 
     `base_url` has no userinfo and no trailing slash; a query is kept. `headers` have lower-cased
-    names. `timeout` is in seconds; `None` leaves it to the settings.
+    names. `timeout` is in seconds; `None` leaves it to the settings. `cost_per_second` is in
+    dollars per second of video, for all sizes or by size; sizes are lower case, with an `x`.
     """
 
     id: str
@@ -444,11 +523,37 @@ class Deployment:
     operations: frozenset[Operation]
     timeout: float | None = None
     retry_on_5xx: bool = False
+    cost_per_second: float | Mapping[str, float] | None = None
+    retires_on: datetime.date | None = None
     limits: Limits = NO_LIMITS
 
     def __hash__(self) -> int:
         # Deployments are keys on the path of every pick, and headers have no hash.
         return hash(self.id)
+
+    def cost(self, size: str | None, seconds: float | None) -> float | None:
+        """Dollars for a video of this size and so many seconds; `None` where that is not known.
+
+        A size without a price has no known cost; of no size, only what all sizes cost alike.
+        """
+        prices = self.cost_per_second
+        if prices is None or seconds is None:
+            return None
+        if isinstance(prices, (int, float)):  # as a tuple: this is on the path of a pick
+            return prices * seconds
+        price = prices.get(_size(size)) if size is not None else _alike(prices)
+        return None if price is None else price * seconds
+
+    @property
+    def retires_at(self) -> float | None:
+        """When it retires, in Unix seconds: as the day begins in UTC.
+
+        From `LAST_DAY_SECONDS` before it gets no new work; what it owns it serves for ever.
+        """
+        if self.retires_on is None:
+            return None
+        midnight = datetime.datetime.combine(self.retires_on, datetime.time(), datetime.UTC)
+        return midnight.timestamp()
 
     def redact(self, text: str) -> str:
         """Blot out every secret of this deployment: providers quote keys in their errors."""
@@ -467,6 +572,31 @@ class Deployment:
                 yield from _credentials(value.get_secret_value())
 
 
+def _alike(prices: Mapping[str, float]) -> float | None:
+    """The price of every size, where it is one and the same."""
+    different = set(prices.values())
+    return different.pop() if len(different) == 1 else None
+
+
+def retirement(one: Deployment, now: float) -> str | None:
+    """What people should be told of a deployment's retirement at this Unix time.
+
+    `None` while there is nothing to tell: it has no date, or one more than 30 days away.
+    """
+    left = None if one.retires_at is None else one.retires_at - now
+    if left is None or left > WARNED_SECONDS:
+        return None
+    if left <= 0:
+        return f"retired on {one.retires_on}: only what it owns is served"
+    if left <= LAST_DAY_SECONDS:
+        return f"retires on {one.retires_on}: it gets no new work any more, and serves what it owns"
+    days = int(left // 86400)
+    return (
+        f"retires on {one.retires_on}, in {days} day{'' if days == 1 else 's'}: it gets no new work"
+        " in the last day before, and goes on serving what it owns"
+    )
+
+
 def _credentials(authorization: str) -> Iterator[str]:
     """The parts of an Authorization header that are secret without its first word."""
     scheme, _, token = authorization.partition(" ")
@@ -482,7 +612,7 @@ def _credentials(authorization: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole configuration that was found good. `warnings` are for `check` and the log."""
+    """A whole configuration that was found good. `warnings` are for `check`, with their places."""
 
     settings: Settings
     accounts: Mapping[str, Account]
@@ -503,9 +633,16 @@ class Config:
 
 
 def load_file(
-    path: str | os.PathLike[str], *, environ: Mapping[str, str], vocabulary: Vocabulary
+    path: str | os.PathLike[str],
+    *,
+    environ: Mapping[str, str],
+    vocabulary: Vocabulary,
+    now: float | None = None,
 ) -> Config:
-    """Load a YAML file. Raises `ConfigError`, whatever is wrong with the file or in it."""
+    """Load a YAML file. Raises `ConfigError`, whatever is wrong with the file or in it.
+
+    With `now`, in Unix seconds, the warnings tell of deployments that retire.
+    """
     source = os.fsdecode(path)
     reading = _Reading(source, environ, vocabulary)
     try:
@@ -517,7 +654,7 @@ def load_file(
     reading.lines = document.lines
     for place, line in document.duplicates.items():
         reading.problem(place, f"the key stands twice; the first is on line {line}")
-    return _load(document.data, reading)
+    return _load(document.data, reading, now)
 
 
 def load_data(
@@ -527,9 +664,10 @@ def load_data(
     vocabulary: Vocabulary,
     source: str = "<dict>",
     lines: Mapping[Path, int] | None = None,
+    now: float | None = None,
 ) -> Config:
-    """Load a mapping of the YAML's shape. Raises `ConfigError`."""
-    return _load(data, _Reading(source, environ, vocabulary, lines or {}))
+    """Load a mapping of the YAML's shape, as `load_file` does. Raises `ConfigError`."""
+    return _load(data, _Reading(source, environ, vocabulary, lines or {}), now)
 
 
 def _text_of(source: str) -> str:
@@ -554,16 +692,16 @@ def _text_of(source: str) -> str:
     return text
 
 
-def _load(data: object, reading: _Reading) -> Config:
+def _load(data: object, reading: _Reading, now: float | None) -> Config:
     if data is None or data == {}:
         raise reading.refuse("is empty; `deployments` with at least one is required")
     if not isinstance(data, Mapping):
         raise reading.refuse("must be a mapping with the key `deployments`")
     written = {key: value for key, value in data.items() if not str(key).startswith("x-")}
-    return _checked(reading.expand(written, ()), reading)
+    return _checked(reading.expand(written, ()), reading, now)
 
 
-def _checked(written: Mapping[Any, Any], reading: _Reading) -> Config:
+def _checked(written: Mapping[Any, Any], reading: _Reading, now: float | None) -> Config:
     reading.check_keys(written, _SECTIONS, ())
     settings = reading.form(Settings, _section(written.get("settings")), ("settings",))
     accounts = _accounts(written.get("accounts"), reading)
@@ -578,7 +716,7 @@ def _checked(written: Mapping[Any, Any], reading: _Reading) -> Config:
         accounts=_all_accounts(accounts, deployments.values()),
         deployments=tuple(deployments.values()),
         source=reading.source,
-        warnings=tuple(_warnings(deployments, reading)),
+        warnings=(*_unnamed(deployments, reading), *_retiring(deployments, reading, now)),
     )
 
 
@@ -663,6 +801,8 @@ def _resolve(form: _DeploymentForm, vocabulary: Vocabulary) -> Deployment:
         operations=operations,
         timeout=form.timeout,
         retry_on_5xx=form.retry_on_5xx,
+        cost_per_second=form.cost_per_second,
+        retires_on=form.retires_on,
         limits=form.limits(),
     )
 
@@ -704,17 +844,34 @@ def _check_settings(
 ) -> None:
     if settings is None:
         return
-    groups = {name for one in deployments for name in one.model_names}
-    default = settings.default_model
-    if default and default not in groups and not reading.spoiled(("deployments",)):
-        text = reading.unknown("model group", default, sorted(groups))
-        reading.problem(("settings", "default_model"), text)
+    groups = sorted({name for one in deployments for name in one.model_names})
+    if not reading.spoiled(("deployments",)):
+        for place, name in _groups_named(settings):
+            if name not in groups:
+                reading.problem(place, reading.unknown("model group", name, groups))
+    for group, others in settings.fallbacks.items():
+        if group in others:
+            reading.problem(
+                ("settings", "fallbacks", group),
+                f"a group is no fallback to itself; {allowed(set(groups) - {group})}",
+            )
     if not settings.accept_unsigned_ids and not settings.id_secrets:
         reading.problem(
             ("settings", "accept_unsigned_ids"),
             "without `id_secrets` every id is unsigned, so none would be accepted;"
             " write a secret, or allow true",
         )
+
+
+def _groups_named(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Every group that the settings name, with its place."""
+    if settings.default_model:
+        yield ("settings", "default_model"), settings.default_model
+    for group, others in settings.fallbacks.items():
+        place = ("settings", "fallbacks", group)
+        yield place, group
+        for index, other in enumerate(others):
+            yield (place if len(others) == 1 else (*place, index)), other
 
 
 def _all_accounts(
@@ -734,7 +891,7 @@ def _all_accounts(
     )
 
 
-def _warnings(deployments: Mapping[int, Deployment], reading: _Reading) -> Iterator[str]:
+def _unnamed(deployments: Mapping[int, Deployment], reading: _Reading) -> Iterator[str]:
     for index, one in deployments.items():
         if not one.account_is_default:
             continue
@@ -743,6 +900,14 @@ def _warnings(deployments: Mapping[int, Deployment], reading: _Reading) -> Itera
         if beside:
             text += f"; `{'`, `'.join(beside)}` has the same base_url: is it the same account?"
         yield reading.line(("deployments", index, "account"), text)
+
+
+def _retiring(
+    deployments: Mapping[int, Deployment], reading: _Reading, now: float | None
+) -> Iterator[str]:
+    for index, one in deployments.items():
+        if now is not None and (told := retirement(one, now)):
+            yield reading.line(("deployments", index, "retires_on"), f"`{one.id}` {told}")
 
 
 def _same_host(one: Deployment, other: Deployment) -> bool:
@@ -803,7 +968,7 @@ class _Reading(Reading):
             return None
 
     def _refused(self, error: ErrorDetails, place: Path) -> None:
-        steps = tuple(step for step in error["loc"] if step != "[key]")
+        steps = tuple(step for step in error["loc"] if step not in _TAGS)
         wanted = _ALLOWED[str(steps[0])]
         texts = {
             "missing": f"is required: {wanted}",
@@ -838,10 +1003,8 @@ class _Reading(Reading):
         ours = _LITELLM_STRATEGIES.get(name, name)
         if name in known:
             return
-        if ours in _LATER_STRATEGIES.difference(known):
-            raise ValueError(f"the strategy `{ours}` is not supported yet; {allowed(known)}")
         if ours != name:
-            raise ValueError(f"`{name}` is LiteLLM's word for `{ours}`; {allowed(known)}")
+            raise ValueError(f"`{name}` is LiteLLM's word; here it is `{ours}`; {allowed(known)}")
         raise ValueError(self.unknown("strategy", name, known))
 
     def check_operations(self, names: Sequence[str], provider: str) -> None:

@@ -18,21 +18,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from router import errors
-from router.balancing import draw
 from router.errors import Accepted, RouterError
 from router.fleet import Fleet, Member
 from router.ids import Copy
 from router.learning import Learning
-from router.leases import Job
+from router.leases import Grant, Job
 from router.leasing import Asking, Leasing, job_of
+from router.limits import Usual, retry_after, usual
 from router.messages import NOTHING_SAID, ErrorBody, InvalidBody, Reply, Request
-from router.observations import Cause, Ejection
-from router.operations import Call, Upload, opened
+from router.observations import JOB, Cause, Ejection
+from router.operations import Call, Demand, Upload, opened
 from router.outcomes import Effect, Exchange, Fault, Outcome, judge, seconds_in
 from router.ownership import Owned, owned_by, route_of
 from router.providers import Bound
@@ -47,13 +49,22 @@ from router.reporting import (
     request_id_of,
     too_late,
     videos_in,
+    waiting,
     with_routing,
 )
 from router.retry import Again, RetryBudget, back_off, retrying
-from router.selection import choose, rank
+from router.selection import Question, choose, least_bad, panicked, rank
 from router.transport import Patience, Sink, SinkFailed, Unanswered
 from router.trip import Side, Trip
-from router.types import Answer, AttemptRecord, Clock, Operation, VideoDeleted
+from router.types import (
+    Answer,
+    AttemptRecord,
+    Clock,
+    Operation,
+    Video,
+    VideoDeleted,
+    length_in,
+)
 
 __all__ = ["Engine"]
 
@@ -63,8 +74,17 @@ AnswerT = TypeVar("AnswerT")
 LAPSE_SECONDS = 30.0
 ASK_AGAIN_SECONDS = 0.25
 LOOK_SECONDS = 5.0
+# One slot is enough: of many deployments that are full, not each is asked before a call is refused.
+MOST_LOOKS = 4
 # Seconds of video, where the call names none.
 USUAL_LENGTH = 4.0
+# How many reads are sent though everybody is out.
+LEAST_BAD = 0.1
+
+
+def demand_of(call: Call[Any]) -> Demand:
+    """What a call asks for, as strategies weigh it."""
+    return Demand(call.operation, length_in(call.seconds) or USUAL_LENGTH, call.size)
 
 
 class Downloaded(Answer):
@@ -99,6 +119,7 @@ class Engine:
         self.clock = clock
         self.now = now
         self._rng = rng
+        self._picks = 0
         self._budget = RetryBudget()
 
     def after_fork(self) -> None:
@@ -107,7 +128,7 @@ class Engine:
         self.learning.after_fork()
         self.leasing.after_fork()
         for member in self.fleet.members.values():
-            member.load.in_flight = 0
+            member.load.forget_flights()
 
     # The path -----------------------------------------------------------------------------------
 
@@ -154,6 +175,7 @@ class Engine:
             side=side,
             fleet=fleet,
             route=route,
+            demand=demand_of(call),
             tiers=fleet.tiers(route),
             owned=owned,
             started=started,
@@ -188,14 +210,14 @@ class Engine:
             raise
         started = self.clock.monotonic()
         try:
-            with self.learning.in_flight(member):
+            with self.learning.in_flight(member, trip.operation):
                 exchange, answer, cause = await self._exchange(trip, bound, member, request)
         except BaseException as exc:
             self._ended(trip, member, request, exc, self.clock.monotonic() - started)
             raise
         outcome = judge(exchange)
         seconds = self.clock.monotonic() - started
-        self._record(trip, member, exchange, outcome, seconds)
+        self._record(trip, member, exchange, outcome, seconds, answer)
         if outcome.error is None:
             if answer is None:  # a repeated delete that found nothing left to delete
                 answer = VideoDeleted(id=bound.native)
@@ -208,6 +230,8 @@ class Engine:
             raise error from cause
         if self._is_late(trip):
             raise too_late(trip) from error
+        if trip.panic:
+            raise error from cause
         error.__cause__ = cause
         trip.failed = error
         raise Again(error, surely_refused=not request.sent_whole or exchange.status is not None)
@@ -218,30 +242,77 @@ class Engine:
         """The deployment of the next attempt. From memory; waits only where a read may."""
         while True:
             self.left(trip)
-            limited = trip.fleet.is_limited(trip.operation)
-            member = await self._with_room(trip) if limited else self.choose(trip)
+            member = await self._member(trip)
             if member is not None:
                 trip.tried.append(member)
+                self._picks += 1
+                member.load.picked[trip.operation] = self._picks
                 self.learning.tell(functools.partial(picked, trip, member, self.now()))
+                trip.waited = 0.0
                 return member
-            wait = self._until_unthrottled(trip)
+            wait = self._until_back(trip)
             if wait is None:
                 raise trip.failed or self.nobody(trip)
+            self._tell_wait(trip, wait, "throttled", "everybody who may serve is out for a while")
             await trip.side.door.sleep(wait)
+            trip.waited += wait
 
-    async def _with_room(self, trip: Trip) -> Member | None:
-        """The first of the candidates in whose limits there is room; `None` without candidates."""
-        settings = trip.fleet.config.settings
-        patience = settings.max_wait if trip.call.max_wait is None else trip.call.max_wait
+    async def _member(self, trip: Trip) -> Member | None:
+        """Who serves next: in rotation and with room, else in a panic, else nobody."""
+        limited = trip.fleet.is_limited(trip.operation)
+        member = None if limited else self.choose(trip)
+        if limited or (member is not None and self._is_on_trial(trip, member)):
+            member = await self._with_room(trip)
+        if member is None and not trip.tried and not self._owners_submit(trip):
+            member = await self._in_panic(trip)
+        return member
+
+    @staticmethod
+    def _owners_submit(trip: Trip) -> bool:
+        return trip.operation.is_submit and trip.route.follow_up
+
+    async def _in_panic(self, trip: Trip) -> Member | None:
+        """Where nobody is in rotation: one of those whom failure counting alone keeps out.
+
+        Once in a call, so that a fleet that is down is not sent every call several times. Where
+        nobody is left even so, some reads are sent all the same: they are free, and may be heard.
+        """
+        question = self._question(trip)
+        found = panicked(trip.tiers, question)
+        if not found:
+            # An owner's read has nowhere else to go: it waits, or its caller hears why not.
+            unowned = not trip.operation.is_submit and not trip.call.ids
+            tries = unowned and self._rng.random() < LEAST_BAD
+            return least_bad(trip.tiers, question) if tries else None
+        trip.panic = True
+        return await self._with_room(trip, found)
+
+    async def _with_room(self, trip: Trip, given: Sequence[Member] = ()) -> Member | None:
+        """The first of the candidates in whose limits there is room; `None` without candidates.
+
+        `given` are the only ones, in place of those in rotation.
+        """
+        patience = self._max_wait(trip)
         until = self.clock.monotonic() + patience
         asking = Asking(trip.operation, self.left(trip) + LAPSE_SECONDS, waits=patience > 0)
-        looked, put_out = False, list[Member]()
+        with self.leasing.waiting(asking):
+            return await self._room(trip, asking, until, given)
+
+    async def _room(
+        self, trip: Trip, asking: Asking, until: float, given: Sequence[Member]
+    ) -> Member | None:
+        looked, told, put_out = False, False, list[Member]()
         while True:
             self.left(trip)
-            asking.members = self._ranked(trip, put_out)
+            left_over = [m for m in given if m not in put_out]
+            asking.members = left_over if given else self._ranked(trip, put_out)
             if not asking.members:
                 return None
+            asking.trials = [m for m in asking.members if self._is_on_trial(trip, m)]
+            asking.last = self.clock.monotonic() >= until
             grant, trip.lease = await self.leasing.ask(trip.side, asking)
+            if self._has_trial_elsewhere(asking, grant):
+                continue
             if grant.index is not None:
                 member = asking.members[grant.index]
                 if self._in_rotation(trip, member):
@@ -250,35 +321,61 @@ class Engine:
                 self.leasing.settle(trip.lease, "no")
                 put_out.append(member)
                 continue
+            left = min(until - self.clock.monotonic(), self.left(trip))
+            if left > 0 and not told:
+                told = True
+                self._tell_wait(trip, left, "room", "everybody who may serve is at a limit")
+            began = self.clock.monotonic()
             # The store tells one worker whom to ask after, and nobody for a while after that.
-            if grant.unseen and (not looked or self.clock.monotonic() < until):
+            if grant.unseen and (not looked or left > 0):
                 looked = True
                 await self._look_after(trip, grant.unseen)
-                continue
-            left = min(until - self.clock.monotonic(), self.left(trip))
-            if left <= 0:
-                usual = self._usual_job(trip, asking.members)
-                raise trip.failed or full(trip, asking.members, grant, self.now(), usual)
-            await trip.side.door.sleep(min(ASK_AGAIN_SECONDS, left))
+            elif left > 0:
+                await trip.side.door.sleep(min(ASK_AGAIN_SECONDS, left))
+            else:
+                raise trip.failed or self._full(trip, asking.members, grant)
+            trip.waited += self.clock.monotonic() - began
+
+    def _has_trial_elsewhere(self, asking: Asking, grant: Grant) -> bool:
+        """Note whose trial another worker has; whether that is all that stood in the way."""
+        refused = asking.members if grant.index is None else asking.members[: grant.index]
+        now, tested = self.now(), False
+        for place, member in enumerate(refused):
+            if member in asking.trials and grant.blocked_by(place, member.trial):
+                member.health.trial_is_taken(now)
+                tested = True
+        return tested and grant.index is None
+
+    def _is_on_trial(self, trip: Trip, member: Member) -> bool:
+        return member.health.on_trial(trip.operation, self.now())
 
     def _in_rotation(self, trip: Trip, member: Member) -> bool:
-        ignoring = trip.route.ignoring
+        # In a panic failures alone keep nobody away; what others say does, as ever.
+        ours = (Cause.FAILURES,) if trip.panic else ()
+        ignoring = (*trip.route.ignoring, *ours)
         return member.health.ejection(trip.operation, self.now(), ignoring) is None
 
     def _ranked(self, trip: Trip, put_out: Sequence[Member]) -> list[Member]:
-        scores, now = trip.fleet.strategy, self.now()
         tries = [[*trip.tried, *put_out]]
         if not trip.operation.is_submit:
             tries.append(list(put_out))
         for tried in tries:
-            ranked = rank(trip.tiers, trip.route, scores, draw, now=now, rng=self._rng, tried=tried)
+            ranked = rank(trip.tiers, self._question(trip, tried))
             if ranked:
                 return ranked
         return []
 
+    def _question(self, trip: Trip, tried: Sequence[Member] = ()) -> Question[Member]:
+        strategy, now = trip.fleet.strategy, self.now()
+        return Question(trip.route, trip.demand, strategy, now, self._rng, tried)
+
+    def _tell_wait(self, trip: Trip, seconds: float, cause: str, reason: str) -> None:
+        self.learning.tell(lambda: waiting(trip, seconds, cause, reason, self.now()))
+
     async def _look_after(self, trip: Trip, jobs: Sequence[Job]) -> None:
         """Ask how the jobs are that hold what this call needs; each answer is learned from."""
-        await trip.side.door.together([self._look(trip, job) for job in jobs])
+        unseen = sorted(jobs, key=lambda job: job.seen_at)[:MOST_LOOKS]
+        await trip.side.door.together([self._look(trip, job) for job in unseen])
 
     async def _look(self, trip: Trip, job: Job) -> None:
         ask: Call[Any] = Call(
@@ -292,11 +389,22 @@ class Engine:
         with contextlib.suppress(RouterError):
             await self.run(ask, trip.side, owned=owner)
 
-    def _usual_job(self, trip: Trip, members: Sequence[Member]) -> float | None:
-        """Seconds that a job like this one usually takes at the quickest of these."""
-        length = seconds_in(trip.call.seconds) or USUAL_LENGTH
-        known = [time.mean * length for m in members for time in m.load.job_time.values()]
-        return min(known, default=None)
+    def _full(self, trip: Trip, members: Sequence[Member], grant: Grant) -> RouterError:
+        """The error of a call for which nobody has room; it says when there will likely be some."""
+        times = self._usual(trip, members)
+        later = retry_after(grant, self.now(), times, self._rng, self.leasing.ahead)
+        self.leasing.told(later)
+        return full(trip, members, grant, later.seconds)
+
+    def _usual(self, trip: Trip, members: Sequence[Member]) -> Usual:
+        """How long jobs like this one, and requests, usually take at these."""
+        buckets: Counter[int] = Counter()
+        for member in members:
+            for operation in member.load.job_time:
+                buckets.update(member.load.histogram(JOB, operation))
+        flights = [m.load.latency.get(trip.operation) for m in members]
+        flight = max((known.cost for known in flights if known is not None), default=None)
+        return usual(buckets, trip.demand.seconds, flight)
 
     def choose(self, trip: Trip) -> Member | None:
         """Who serves next; a read may go to a deployment again, a submit never does."""
@@ -306,8 +414,7 @@ class Engine:
         return found
 
     def _chosen(self, trip: Trip, tried: Sequence[Member]) -> Member | None:
-        scores, now = trip.fleet.strategy, self.now()
-        return choose(trip.tiers, trip.route, scores, draw, now=now, rng=self._rng, tried=tried)
+        return choose(trip.tiers, self._question(trip, tried))
 
     def _wait_before(self, trip: Trip, attempt: int) -> float:
         """Seconds before another attempt: none for another deployment, a back-off for the same."""
@@ -316,15 +423,30 @@ class Engine:
         nobody_left = self._chosen(trip, ()) is None
         return 0.0 if nobody_left else back_off(attempt, self._rng)
 
-    def _until_unthrottled(self, trip: Trip) -> float | None:
-        """Seconds until a read may be sent again, where it is throttled and that is soon enough."""
+    def _until_back(self, trip: Trip) -> float | None:
+        """Seconds until an owner is back, where that is soon enough to wait for it.
+
+        A read waits out a throttling, as long as its deadline lets it; an owner's submit waits as
+        long as a call may wait for a slot, also where the owner is out by failures.
+        """
+        causes: tuple[Cause, ...] = (Cause.THROTTLED,)
+        until, tried = trip.deadline, set[str]()
         if trip.operation.is_submit:
-            return None
+            if not self._owners_submit(trip):
+                return None
+            # It goes nowhere twice, so nobody waits for who was tried.
+            tried = {member.deployment.id for member in trip.tried}
+            causes = (Cause.THROTTLED, Cause.FAILURES)
+            until = trip.started + self._max_wait(trip)
         now = self.now()
-        ends = [e.until for e in self._ejections(trip).values() if e.cause is Cause.THROTTLED]
-        if not ends or self.clock.monotonic() + min(ends) - now >= trip.deadline:
-            return None
-        return max(min(ends) - now, 0.0)
+        ejections = self._ejections(trip)
+        ends = [e.until for name, e in ejections.items() if e.cause in causes and name not in tried]
+        wait = max(min(ends, default=math.inf) - now, 0.0)
+        return wait if self.clock.monotonic() + wait < min(until, trip.deadline) else None
+
+    def _max_wait(self, trip: Trip) -> float:
+        given = trip.call.max_wait
+        return trip.fleet.config.settings.max_wait if given is None else given
 
     def _ejections(self, trip: Trip) -> dict[str, Ejection]:
         now = self.now()
@@ -419,11 +541,15 @@ class Engine:
     # After --------------------------------------------------------------------------------------
 
     def _record(
-        self, trip: Trip, member: Member, exchange: Exchange, outcome: Outcome, seconds: float
+        self,
+        trip: Trip,
+        member: Member,
+        exchange: Exchange,
+        outcome: Outcome,
+        seconds: float,
+        answer: Answer | None = None,
     ) -> None:
         deployment = member.deployment
-        if outcome.error is not None:
-            self.leasing.settle(trip.lease, outcome.accepted)
         trip.may_have_arrived = trip.may_have_arrived or exchange.sent_whole
         self.learning.learn(
             trip.fleet,
@@ -434,6 +560,9 @@ class Engine:
             unreachable=exchange.fault is Fault.CONNECT,
             reason=reason_of(exchange, outcome) if outcome.eject else "",
         )
+        if outcome.error is not None:
+            # After it was learned from: who gets the next trial is to know how this one went.
+            self.leasing.settle(trip.lease, outcome.accepted)
         request_id = request_id_of(member, exchange)
         trip.attempts.append(
             AttemptRecord(
@@ -445,8 +574,7 @@ class Engine:
                 request_id,
             )
         )
-        status, now = exchange.status, exchange.at
-        self.learning.tell(lambda: attempted(trip, member, outcome, status, seconds, now))
+        self.learning.tell(lambda: attempted(trip, member, outcome, seconds, exchange, answer))
 
     def _answered(self, trip: Trip, member: Member, answer: Answer, exchange: Exchange) -> Answer:
         """The provider's answer with our ids and its routing; what it says of jobs is noted."""
@@ -459,19 +587,33 @@ class Engine:
             self.learning.gone(trip.fleet, Copy(account, trip.owned.natives_in(account)[0]))
         for copy, video in zip(copies, videos_in(answer), strict=True):
             if trip.operation.starts_job:
-                self.accepted(trip, member, copy, video.status)
+                told = None if trip.operation is Operation.EXTENSION else length_in(video.seconds)
+                self.accepted(trip, member, copy, video.status, told)
             # A page tells of the past; only what somebody asks after is news.
             if trip.operation is not Operation.LIST:
                 self.learning.seen(trip.fleet, copy, video.id, video)
         seconds = self.clock.monotonic() - trip.started
-        return with_routing(trip, member, answer, exchange.headers, seconds)
+        poll_after = self._poll_after(member, copies, answer, exchange.headers)
+        return with_routing(trip, member, answer, seconds, poll_after)
 
-    def accepted(self, trip: Trip, member: Member, copy: Copy, status: str) -> None:
-        """A job was accepted: it takes over the slot that its submit held."""
-        self.learning.submitted(copy, member)
+    def _poll_after(
+        self, member: Member, copies: Sequence[Copy], answer: Answer, headers: Mapping[str, str]
+    ) -> float | None:
+        """When to look at an unfinished job again: the provider's word, else what is usual."""
+        if not isinstance(answer, Video) or answer.done or answer.failed:
+            return None
+        told = seconds_in(headers.get("openai-poll-after-ms"), 0.001)
+        return self.learning.pause(member, copies[0], answer) if told is None else told
+
+    def accepted(
+        self, trip: Trip, member: Member, copy: Copy, status: str, length: float | None = None
+    ) -> None:
+        """A job was accepted, of so many seconds of video: it takes over its submit's slot."""
         worker = self.learning.sharing.worker if self.learning.sharing else ""
-        job = job_of(copy, member, trip.operation, status, worker, self.now())
-        self.leasing.settle(trip.lease, "yes", job)
+        seconds = length or trip.demand.seconds
+        job = job_of(copy, member, trip.operation, status, worker, self.now(), seconds)
+        self.learning.started(member, job)
+        self.leasing.settle(trip.lease, "yes", job, member.job_ttl)
 
     def reported(
         self,
@@ -514,8 +656,8 @@ class Engine:
         outcome = Outcome("cancelled", Effect.AT_LEAST, accepted)
         self.leasing.settle(trip.lease, accepted)
         self.learning.learn(trip.fleet, member, trip.operation, outcome, seconds)
-        now = self.now()
-        self.learning.tell(lambda: attempted(trip, member, outcome, None, seconds, now))
+        gone = Exchange(trip.operation, at=self.now())
+        self.learning.tell(lambda: attempted(trip, member, outcome, seconds, gone))
 
     def nobody(self, trip: Trip) -> RouterError:
         """The error of a call for which nobody is in rotation."""

@@ -7,16 +7,17 @@ learned of a deployment is carried over by its id.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from router.balancing import STRATEGIES, Load
-from router.config import Config, Deployment, Limits
+from router.config import LAST_DAY_SECONDS, Config, Deployment, Limits
 from router.errors import OwnershipError, UnknownModelError, UnsupportedOperationError
 from router.health import Health
 from router.ids import IdCodec
 from router.leases import Need
-from router.limits import job_ttl, needs
+from router.limits import job_cap, job_ttl, needs, trial
 from router.providers import PROVIDERS, Provider
 from router.selection import Candidate, Obstacle, Route, Tier, obstacle, tiers
 from router.types import Operation
@@ -37,6 +38,7 @@ class Member(Candidate):
     headers: dict[str, str]
     credential: str
     needs: Mapping[Operation, tuple[Need, ...]]
+    trial: Need
     job_ttl: float
 
     def __repr__(self) -> str:
@@ -110,6 +112,14 @@ class Fleet:
             f"name a model, or set default_model; there are {', '.join(self.groups)}"
         )
 
+    def fallbacks_for(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The groups to go to when nobody is left in these."""
+        known = self.config.settings.fallbacks
+        if not known:
+            return ()
+        found = (other for name in names or () for other in known.get(name, ()))
+        return tuple(name for name in dict.fromkeys(found) if name not in (names or ()))
+
     def _nobody(self, route: Route) -> Exception:
         against = [obstacle(m, route) for m in self.members.values()]
         verdicts = {o.verdict for o in against if isinstance(o, Obstacle)}
@@ -154,16 +164,20 @@ def _member(deployment: Deployment, shared: Limits, before: Member | None) -> Me
     if before is not None:
         health, load = before.health, before.load
         health.credential = credential
+    retires = deployment.retires_at
+    health.retires = math.inf if retires is None else retires - LAST_DAY_SECONDS
     own, account = deployment.limits, deployment.account
     return Member(
         deployment,
         provider.dialect,
         health,
         load,
+        job_cap(own, shared),
         provider,
         headers,
         credential,
         {op: needs(deployment.id, account, own, shared, op) for op in Operation},
+        trial(deployment.id),
         job_ttl(own, shared),
     )
 

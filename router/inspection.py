@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from router import operations
-from router.balancing import draw
-from router.engine import Engine
+from router.engine import Engine, demand_of
 from router.errors import (
     BadRequestError,
     InvalidIdError,
@@ -27,11 +26,11 @@ from router.operations import Call
 from router.ownership import Owned, owned_by, route_of
 from router.providers import Bound
 from router.reporting import id_of
-from router.selection import Obstacle, Route, explain
+from router.selection import Obstacle, Question, explain, tiers
 from router.state import Picture
 from router.transport import Patience, Unanswered
 from router.trip import Side
-from router.types import Operation, Video
+from router.types import Operation, Video, length_in
 
 __all__ = [
     "AccountView",
@@ -57,9 +56,7 @@ __all__ = [
 ]
 
 # What a call carries; none of it decides where the call goes.
-_CARRIED = frozenset(
-    {"prompt", "name", "seconds", "size", "replicate", "variant", "to", "limit", "after", "order"}
-)
+_CARRIED = frozenset({"prompt", "name", "replicate", "variant", "to", "limit", "after", "order"})
 
 
 class Explained(NamedTuple):
@@ -97,7 +94,6 @@ def explained(
     engine: Engine,
     operation: Operation | str,
     arguments: Mapping[str, Any],
-    rng: random.Random,
 ) -> Explanation:
     """The verdict on each deployment for a call with these arguments."""
     named = {k: v for k, v in arguments.items() if k not in _CARRIED}
@@ -107,7 +103,9 @@ def explained(
     call = operations.routing_only(operation, **named)
     fleet, now = engine.fleet, engine.now()
     route = route_of(call, fleet, owned_by(call, fleet))
-    verdicts = _verdicts(engine, route, now, rng)
+    # A generator of its own, so that looking does not change what comes next.
+    chance = random.Random(now)
+    question: Question[Member] = Question(route, demand_of(call), fleet.strategy, now, chance)
     return Explanation(
         str(call.operation),
         [
@@ -120,10 +118,11 @@ def explained(
                     "order": member.deployment.order,
                     "weight": member.deployment.weight,
                     "score": score,
+                    "cost": member.deployment.cost(call.size, length_in(call.seconds)),
                     **known_of(member, now),
                 },
             )
-            for member, obstacle, score in verdicts
+            for member, obstacle, score in _verdicts(engine, question)
         ],
     )
 
@@ -132,11 +131,11 @@ _Verdicts = list[tuple[Member, Obstacle, float | None]]
 _IN_THE_WAY = frozenset({"picked", "lost", "tier"})
 
 
-def _verdicts(engine: Engine, route: Route, now: float, rng: random.Random) -> _Verdicts:
+def _verdicts(engine: Engine, question: Question[Member]) -> _Verdicts:
     """Selection's verdicts; whoever could serve and has no room gives way to the next."""
-    fleet = engine.fleet
+    fleet, route = engine.fleet, question.route
     known = list(fleet.members.values())
-    judged = explain(known, route, fleet.strategy, draw, now=now, rng=rng)
+    judged = explain(known, tiers(known, route), question)
     full: dict[Member, Obstacle] = {}
     for member, obstacle, _ in judged:
         lacking = engine.leasing.lacking(member.needs[route.operation])
@@ -145,7 +144,7 @@ def _verdicts(engine: Engine, route: Route, now: float, rng: random.Random) -> _
     if not full:
         return judged
     others = [member for member in known if member not in full]
-    rest = explain(others, route, fleet.strategy, draw, now=now, rng=rng)
+    rest = explain(others, tiers(others, route), question)
     again = {member: (member, obstacle, score) for member, obstacle, score in rest}
     return [again.get(m) or (m, full[m], score) for m, _, score in judged]
 
@@ -168,6 +167,10 @@ def _full(need: Need, taken: int) -> Obstacle:
 def known_of(member: Member, now: float) -> dict[str, Any]:
     """What is known of a deployment: load, latency by operation, job time, ejections.
 
+    `running` are jobs, of the whole fleet where it shares; `pace` is how many seconds one would
+    take now per second of video; `share` is how much of its share of new work it takes, below 1
+    right after its return; `on_trial` says that one call is to show first that it is well.
+
     Latency is in seconds, and job time in seconds per second of video. `mean` and `deviation`
     weigh what is new more; `p50` and `p95` are right within a tenth, and count all samples of the
     last hour or two, for jobs of the last ten or twenty.
@@ -175,6 +178,10 @@ def known_of(member: Member, now: float) -> dict[str, Any]:
     load = member.load
     return {
         "in_flight": load.in_flight,
+        "running": load.busy - load.submitting,
+        "pace": load.pace(Operation.GENERATION, now),
+        "share": member.health.share(Operation.GENERATION, now),
+        "on_trial": member.health.on_trial(Operation.GENERATION, now),
         "latency": _times(member, load.latency, HTTP),
         "job_time": _times(member, load.job_time, JOB),
         "ejections": [

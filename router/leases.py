@@ -9,7 +9,7 @@ itself, once the provider has accepted it, so that whoever sees the job end can 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Grant",
     "Job",
     "Lease",
+    "Leave",
     "Need",
     "Release",
     "Seen",
@@ -28,6 +29,9 @@ __all__ = [
 
 WINDOW = 60.0
 """Seconds that requests per minute are counted over."""
+QUEUED = "queued"
+WAITS_SECONDS = 2.0
+"""Every job is accepted as queued; one that still is after so long does wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,9 @@ class Acquire:
     It lapses after `seconds`, unless it is settled before; a job's slot after `job_seconds`, since
     a job may run though its worker died before it said so. `ticket` is who waits: those who came
     first are served first, and asking again under the same ticket keeps one's place.
+
+    `last` says that who is refused now is told to come back. Where windows stand in the way, the
+    next one who is refused hears of the opening after that one. Nothing is kept free for anybody.
     """
 
     token: str
@@ -64,6 +71,7 @@ class Acquire:
     seconds: float
     ticket: str | None = None
     job_seconds: float | None = None
+    last: bool = False
 
     def lapse(self, need: Need) -> float:
         """Seconds after which what was granted of a need lapses."""
@@ -74,7 +82,8 @@ class Acquire:
 class Job:
     """A job or an asset that was accepted, and last seen how. No prompt, no key.
 
-    Times are shared Unix seconds.
+    Times are shared Unix seconds; `length` is in seconds of video, 0 where nobody knows, and
+    `waited` how many seconds after its acceptance it was last seen to be queued.
     """
 
     account: str
@@ -85,10 +94,23 @@ class Job:
     accepted_at: float
     seen_at: float
     status: str
+    length: float = 0.0
+    waited: float = 0.0
 
     @property
     def holder(self) -> str:
         return holder_of(self.account, self.native_id)
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it was last seen to wait, well after it was accepted as `queued`."""
+        return self.status == QUEUED and self.waited > 0.0
+
+    def sighted(self, status: str, at: float) -> Job:
+        """The job, seen again."""
+        age = at - self.accepted_at
+        waits = status == QUEUED and age > WAITS_SECONDS
+        return replace(self, status=status, seen_at=at, waited=age if waits else self.waited)
 
 
 def holder_of(account: str, native_id: str) -> str:
@@ -100,9 +122,9 @@ def holder_of(account: str, native_id: str) -> str:
 class Grant:
     """What came of an `Acquire`: the index of the choice that was granted, or `None`.
 
-    `full` says of each choice which resource had no room and for how many seconds at least it will
-    have none, where that is known. `unseen` are jobs that hold what was asked for and that nobody
-    has seen for longest: this worker is the one that is to ask after them.
+    `full` says of each choice which resource had no room, and for how many seconds at least the
+    choice will have none, where that is known. `unseen` are jobs that hold what was asked for and
+    that nobody has seen for longest: this worker is the one that is to ask after them.
     """
 
     index: int | None
@@ -110,6 +132,13 @@ class Grant:
     unseen: tuple[Job, ...] = ()
     holding: tuple[float, ...] = ()
     """When the jobs that hold a full resource were accepted."""
+
+    def blocked_by(self, place: int, need: Need) -> bool:
+        """Whether this need is what the choice at this place had no room in.
+
+        Where a later choice was granted nothing is told of those before it; they had none.
+        """
+        return not self.full or self.full[place][0] == need.resource
 
 
 @dataclass(slots=True)
@@ -178,4 +207,20 @@ class Release:
         return bool(self.resources)
 
 
-Command: TypeAlias = Settle | Seen | Release
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Who waited under a ticket waits no more: the places in these queues are given up.
+
+    Who dies without saying so is missed after some seconds; but until then the place would stand
+    in the way of all who came later.
+    """
+
+    ticket: str
+    resources: tuple[str, ...]
+
+    @property
+    def gives_back(self) -> bool:
+        return bool(self.resources)
+
+
+Command: TypeAlias = Settle | Seen | Release | Leave

@@ -12,27 +12,34 @@ store is back, before it asks for more.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
+import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from router.errors import Accepted
 from router.fleet import Member
 from router.ids import Copy
-from router.leases import Acquire, Command, Grant, Job, Lease, Need, Settle
-from router.limits import share
+from router.leases import Acquire, Command, Grant, Job, Lease, Leave, Need, Settle
+from router.limits import Later, share
 from router.observations import Batch
-from router.state import MemoryStore, Picture, Sharing, Turn
+from router.state import MemoryStore, News, Picture, Sharing, Turn
 from router.trip import Side
 from router.types import Operation
 
 __all__ = ["Asking", "Leasing", "job_of"]
 
-PATIENCE = 0.1
-"""Seconds that a call waits for the store's answer to the question for room."""
+PATIENCE = 0.09
+"""Seconds that a call waits for the store's answer to the question for room: with what a machine
+adds to any wait, 100 ms at most."""
+ASKED_AFTER = 20
+"""Jobs of this worker, in turn, of which one turn hears whether others have seen them end."""
+MOST_TOLD = 1000
+"""Callers told to come back whose return is reckoned with."""
 
 
 @dataclass(slots=True)
@@ -43,14 +50,42 @@ class Asking:
     seconds: float
     waits: bool
     members: Sequence[Member] = ()
+    # Those of the members that are served only as their trial.
+    trials: Sequence[Member] = ()
     ticket: str = field(default_factory=lambda: uuid.uuid4().hex)
+    # Whether a refusal is the end of it.
+    last: bool = False
+    # Where this call may have a place in the queue.
+    queues: set[str] = field(default_factory=set)
 
     def acquire(self) -> Acquire:
-        choices = tuple(member.needs[self.operation] for member in self.members)
+        choices = tuple(self._needs(member) for member in self.members)
         token = uuid.uuid4().hex
         ticket = self.ticket if self.waits else None
         ttl = max((member.job_ttl for member in self.members), default=None)
-        return Acquire(token, choices, self.seconds, ticket, ttl)
+        return Acquire(token, choices, self.seconds, ticket, ttl, self.last)
+
+    def _needs(self, member: Member) -> tuple[Need, ...]:
+        needs = member.needs[self.operation]
+        return (*needs, member.trial) if member in self.trials else needs
+
+
+class Told:
+    """Who was refused, and told when to come back: later ones come later. Safe under threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due: list[tuple[float, frozenset[str]]] = []
+
+    def add(self, later: Later, now: float) -> None:
+        with self._lock:
+            self._due = [told for told in self._due if told[0] > now][-MOST_TOLD:]
+            self._due.append((now + later.seconds, frozenset(later.resources)))
+
+    def count(self, resources: Collection[str], now: float, until: float) -> int:
+        """How many come back by then for room in any of these."""
+        due = self._due
+        return sum(now < at <= until and not told.isdisjoint(resources) for at, told in due)
 
 
 class Leasing:
@@ -65,21 +100,68 @@ class Leasing:
         self.workers = 1
         # How many turns had gone well when the store was too slow for a call to wait for.
         self._slow_since: int | None = None
-        if sharing is not None:
-            sharing.register = self._own.held
+        self._begin()
+
+    def _begin(self) -> None:
+        self._told = Told()
+        self._asked_after = 0
+        if self._sharing is not None:
+            self._sharing.register = self._own.held
+            self._sharing.running = self._running
 
     def after_fork(self) -> None:
         """In a child process: none of the parent's leases are its own."""
         self._own = MemoryStore(self._now)
-        if self._sharing is not None:
-            self._sharing.register = self._own.held
+        self._begin()
+
+    def _running(self) -> tuple[str, ...]:
+        """Some of the jobs that hold something by what this worker knows; others the next time."""
+        running = self._own.running()
+        begins = self._asked_after % len(running) if running else 0
+        self._asked_after = begins + ASKED_AFTER
+        return (running[begins:] + running[:begins])[:ASKED_AFTER]
+
+    def absorb(self, news: News) -> None:
+        """What the store tells: how many there are to share with, and whose jobs have ended.
+
+        Otherwise a job that another worker saw end would count here until its `job_ttl`, once the
+        store is away and this worker goes by what it knows.
+        """
+        self.workers = news.workers
+        if news.ended:
+            self._own.release(news.ended)
+
+    @contextlib.contextmanager
+    def waiting(self, asking: Asking) -> Iterator[Asking]:
+        """While a call asks; whatever ends that, its places in the queues are given up."""
+        try:
+            yield asking
+        finally:
+            if asking.queues:
+                self.order(Leave(asking.ticket, tuple(sorted(asking.queues))))
+
+    def ahead(self, resources: Collection[str], until: float) -> float:
+        """How many who were refused are to be back by then, for room in any of these.
+
+        Each worker knows whom it told so itself, and takes the others to be as many.
+        """
+        return self._told.count(resources, self._now(), until) * max(self.workers, 1)
+
+    def told(self, later: Later) -> None:
+        """A caller was told when to come back."""
+        self._told.add(later, self._now())
 
     async def ask(self, side: Side, asking: Asking) -> tuple[Grant, Lease | None]:
         """Put the question once; a lease where there was room."""
-        acquire = asking.acquire()
-        acquire, grant = await self._granted(side, acquire)
+        acquire = asked = asking.acquire()
+        stood = set(asking.queues)
+        if acquire.ticket is not None:
+            asking.queues.update(n.resource for choice in acquire.choices for n in choice)
+        acquire, grant = await self._granted(side, asked)
         if grant.index is None:
             return grant, None
+        if acquire is asked and not stood:
+            asking.queues.clear()  # served at once, so it stands in no queue
         member = asking.members[grant.index]
         needs = acquire.choices[grant.index]
         lease = Lease(acquire.token, needs, member.job_ttl)
@@ -100,7 +182,9 @@ class Leasing:
             try:
                 return acquire, await side.door.hear(future, PATIENCE)
             except BaseException as exc:
-                # A grant that comes too late, or whose answer was lost, is given back.
+                # A question that cannot be taken back any more may be granted too late, or have
+                # been granted though the answer was lost: what it brought is given back.
+                future.cancel()
                 future.add_done_callback(functools.partial(_give_back, sharing, acquire))
                 if not isinstance(exc, Exception):
                     raise
@@ -111,14 +195,33 @@ class Leasing:
         own = tuple(
             tuple(share(need, self.workers) for need in choice) for choice in acquire.choices
         )
-        grant = self._turn(acquires=(replace(acquire, choices=own, ticket=None),))[0]
+        grant = self._turn(acquires=(replace(acquire, choices=own),))[0]
+        if grant.index is not None and sharing.away is None:
+            self._tell(sharing, acquire, acquire.choices[grant.index])
         return acquire, grant
 
-    def settle(self, lease: Lease | None, accepted: Accepted, job: Job | None = None) -> None:
+    @staticmethod
+    def _tell(sharing: Sharing, acquire: Acquire, needs: Sequence[Need]) -> None:
+        """What was taken without the store, which is there, and only slow: it counts there, too.
+
+        Where it is away, what is held is registered when it is back.
+        """
+        for need in needs:
+            if not need.in_window:
+                held = Settle(acquire.token, (), (need.resource,), acquire.lapse(need))
+                sharing.order(held)
+
+    def settle(
+        self,
+        lease: Lease | None,
+        accepted: Accepted,
+        job: Job | None = None,
+        job_ttl: float = 0.0,
+    ) -> None:
         """The exchange has ended: its slots go back, or to the job, or stay where nobody knows."""
         if lease is None:
             if job is not None:
-                self.order(Settle("", job=job))
+                self.order(Settle("", seconds=job_ttl, job=job))
             return
         if lease.settled:
             return
@@ -177,9 +280,15 @@ def _give_back(sharing: Sharing, acquire: Acquire, future: Future[Grant]) -> Non
 
 
 def job_of(
-    copy: Copy, member: Member, operation: Operation, status: str, worker: str, now: float
+    copy: Copy,
+    member: Member,
+    operation: Operation,
+    status: str,
+    worker: str,
+    now: float,
+    length: float,
 ) -> Job:
-    """The record of what was accepted."""
+    """The record of what was accepted; `length` is in seconds of video."""
     return Job(
         copy.account,
         copy.native_id,
@@ -189,4 +298,5 @@ def job_of(
         now,
         now,
         status,
+        length,
     )

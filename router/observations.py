@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -22,9 +23,12 @@ from router.types import Operation
 __all__ = [
     "BOTH",
     "HEALTH_BUCKET",
+    "HEALTH_BUCKETS",
     "HTTP",
     "JOB",
+    "JOBS",
     "READS",
+    "RUN",
     "SERIES",
     "SUBMITS",
     "Batch",
@@ -42,9 +46,13 @@ __all__ = [
     "epoch_of",
     "percentile",
     "sample",
+    "side_of",
 ]
 
 SPENT = 5.0
+RECENT = 0.25
+"""What the newest sample counts for in the recent mean."""
+KEEP_ARRIVALS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +68,21 @@ HTTP = Series("http", tau=60.0, epoch=3600.0)
 """Seconds of an exchange, by operation."""
 JOB = Series("job", tau=1800.0, epoch=36_000.0)
 """Seconds of a job per second of video, by the operation that started it."""
-SERIES = {series.name: series for series in (HTTP, JOB)}
+RUN = Series("run", tau=1800.0, epoch=36_000.0)
+"""The same without the time that it was seen to wait in the provider's queue."""
+SERIES = {series.name: series for series in (HTTP, JOB, RUN)}
 
 # What an ejection covers: a side of the traffic, all of it, or one operation.
 SUBMITS = "submits"
 READS = "reads"
 BOTH = "both"
 Scope: TypeAlias = str
+# What goes well or badly besides them, and keeps submits away where it goes badly.
+JOBS = "jobs"
+
+
+def side_of(operation: Operation) -> Scope:
+    return SUBMITS if operation.is_submit else READS
 
 
 class Cause(enum.Enum):
@@ -100,6 +116,20 @@ class Ejection:
 
     def covers(self, operation: Operation) -> bool:
         return self.scope in (BOTH, SUBMITS if operation.is_submit else READS, operation)
+
+    def void_before(self, restored_at: float, returned: Mapping[Scope, float]) -> float:
+        """When it has to have been decided to count: after an operator restored the deployment.
+
+        What failures decided is void too once what it covers has `returned`, side by side.
+        """
+        if self.cause is not Cause.FAILURES:
+            return restored_at
+        return max(restored_at, min((returned.get(side, 0.0) for side in self.sides), default=0.0))
+
+    @property
+    def sides(self) -> tuple[Scope, ...]:
+        """The sides of the traffic that are covered whole."""
+        return tuple(side for side in (SUBMITS, READS) if self.scope in (side, BOTH))
 
     def outlasts(self, known: Ejection, restored_at: float) -> bool:
         """Whether this one takes the place of a known one, as those do that last longer.
@@ -149,13 +179,26 @@ class Latency:
     a pick reads `cost` and computes nothing.
     """
 
-    __slots__ = ("_series", "_sums", "cost", "count", "deviation", "known_until", "mean")
+    __slots__ = (
+        "_arrivals",
+        "_series",
+        "_sums",
+        "cost",
+        "count",
+        "deviation",
+        "known_until",
+        "mean",
+        "recent",
+    )
 
     def __init__(self, series: Series = HTTP) -> None:
         self._series = series
         self._sums: dict[int, Sums] = {}
         self.mean = self.deviation = self.cost = self.known_until = 0.0
         self.count = 0
+        # The mean of about the last four samples: it follows a change long before `mean` does.
+        self.recent = 0.0
+        self._arrivals: deque[tuple[float, int]] = deque(maxlen=KEEP_ARRIVALS)
 
     def add(self, epoch: int, sums: Sums) -> None:
         """Merge sums into an epoch."""
@@ -163,6 +206,7 @@ class Latency:
 
     def put(self, epoch: int, sums: Sums) -> None:
         """Take these for all that is known of an epoch; only the two newest are kept."""
+        self._arrived(epoch, self._sums.get(epoch, Sums()), sums)
         self._sums[epoch] = sums
         newest = max(self._sums)
         for old in [e for e in self._sums if e < newest - 1]:
@@ -183,6 +227,21 @@ class Latency:
         # The weight that is left at t is W·e^(−(t−L)/τ); below e^−5 of a sample nothing is known.
         tau = self._series.tau
         self.known_until = newest * self._series.epoch + tau * (math.log(last.weight) + SPENT)
+
+    def _arrived(self, epoch: int, known: Sums, sums: Sums) -> None:
+        """What came on top of what was known: how long it took and, by its weight, when."""
+        count, weight = sums.count - known.count, sums.weight - known.weight
+        if count <= 0 or weight <= 0.0:
+            return
+        batch = (sums.total - known.total) / weight
+        share = 1.0 - (1.0 - RECENT) ** count if self._arrivals else 1.0
+        self.recent += share * (batch - self.recent)
+        at = epoch * self._series.epoch + self._series.tau * math.log(weight / count)
+        self._arrivals.append((at, count))
+
+    def arrived_since(self, at: float) -> int:
+        """How many samples came after a moment, as far back as is remembered."""
+        return sum(count for when, count in self._arrivals if when >= at)
 
 
 # Histograms: the buckets of a logarithmic scale, each a quarter of an octave wide, so that a
@@ -213,6 +272,8 @@ EjectionKey: TypeAlias = tuple[str, Scope, Cause]
 
 HEALTH_BUCKET = 10.0
 """Seconds over which successes and failures are counted together."""
+HEALTH_BUCKETS = 60
+"""How many of those are kept: where calls are few, three in a row may take minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +298,7 @@ class Batch:
     counts: dict[CountKey, int] = field(default_factory=dict)
     ejections: dict[EjectionKey, Ejection] = field(default_factory=dict)
     restored: dict[str, float] = field(default_factory=dict)
+    returned: dict[tuple[str, Scope], float] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
 
     def add_sums(self, key: SumsKey, sums: Sums) -> None:
@@ -254,5 +316,12 @@ class Batch:
     def add_restored(self, deployment: str, at: float) -> None:
         self.restored[deployment] = max(self.restored.get(deployment, 0.0), at)
 
+    def add_returned(self, deployment: str, scope: Scope, at: float) -> None:
+        """What failures kept out is back, in what `scope` says."""
+        for side in (SUBMITS, READS) if scope == BOTH else (scope,):
+            key = deployment, side
+            self.returned[key] = max(self.returned.get(key, 0.0), at)
+
     def __bool__(self) -> bool:
-        return bool(self.sums or self.counts or self.ejections or self.restored or self.changes)
+        learned = self.sums or self.counts or self.ejections or self.restored or self.returned
+        return bool(learned or self.changes)

@@ -92,13 +92,19 @@ def owned_by(call: Call[Any], fleet: Fleet) -> Owned:
 def route_of(call: Call[Any], fleet: Fleet, owned: Owned) -> Route:
     """What the call asks of whoever serves it; raises `UnknownModelError`."""
     everywhere = call.operation is Operation.LIST and call.account is not None
+    names = fleet.names_for(call.models, owned=bool(call.ids) or everywhere)
     return Route(
         call.operation,
-        fleet.names_for(call.models, owned=bool(call.ids) or everywhere),
+        names,
         None if owned.settled else call.custom_llm_provider,
         owned.accounts,
         follow_up=bool(call.ids) or not call.operation.is_submit,
+        fallbacks=fleet.fallbacks_for(names) if _may_fall_back(call) else (),
     )
+
+
+def _may_fall_back(call: Call[Any]) -> bool:
+    return call.operation is Operation.GENERATION and call.fallbacks
 
 
 def _unnamed(call: Call[Any], fleet: Fleet) -> Owned:

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from router import errors
 from router.errors import RouterError
-from router.events import Attempted, Picked
+from router.events import Attempted, Picked, Waiting
 from router.fleet import Member
 from router.ids import Copy, Kind
 from router.leases import Grant
-from router.limits import retry_after
 from router.observations import Ejection
-from router.outcomes import Exchange, Outcome, seconds_in
+from router.outcomes import Exchange, Outcome
 from router.trip import Trip
-from router.types import Answer, Character, Routing, Video, VideoDeleted, VideoPage
+from router.types import (
+    Answer,
+    Character,
+    Operation,
+    Routing,
+    Video,
+    VideoDeleted,
+    VideoPage,
+    length_in,
+)
 
 __all__ = [
     "POLL_AFTER_SECONDS",
@@ -35,10 +44,14 @@ __all__ = [
     "request_id_of",
     "too_late",
     "videos_in",
+    "waiting",
     "with_routing",
 ]
 
 POLL_AFTER_SECONDS = 5.0
+# For who is out for good: come back tomorrow, a configuration may have changed by then.
+LONGEST_WAIT = 86_400.0
+_PORTS = {"http": 80, "https": 443}
 
 
 # Answers ---------------------------------------------------------------------------------------
@@ -76,7 +89,7 @@ def id_of(trip: Trip, kind: Kind, account: str, native: str) -> str:
 
 
 def with_routing(
-    trip: Trip, member: Member, answer: Answer, headers: Mapping[str, str], seconds: float
+    trip: Trip, member: Member, answer: Answer, seconds: float, poll_after: float | None
 ) -> Answer:
     """The answer with how it was served, in `seconds` from the call's start."""
     return answer.with_routing(
@@ -85,17 +98,37 @@ def with_routing(
             account=member.deployment.account,
             attempts=tuple(trip.attempts),
             seconds=seconds,
-            poll_after=_poll_after(answer, headers),
+            cost=_cost(trip, member, answer),
+            warnings=_warnings(trip, member),
+            poll_after=poll_after,
             metadata=trip.call.metadata,
         )
     )
 
 
-def _poll_after(answer: Answer, headers: Mapping[str, str]) -> float | None:
-    """When to look at an unfinished job again, in seconds, where the provider says so."""
-    if not isinstance(answer, Video) or answer.done or answer.failed:
+def _warnings(trip: Trip, member: Member) -> tuple[str, ...]:
+    """What the caller may want to know of how it was served."""
+    names, groups = trip.route.names, member.deployment.model_names
+    if names is None or set(names) & set(groups):
+        return ()
+    return (f"nobody of {', '.join(names)} was left: served by the fallback {groups[0]}",)
+
+
+def _cost(trip: Trip, member: Member, answer: Answer | None) -> float | None:
+    """Dollars for the job that was started; `None` where there is none, or no price.
+
+    By what the answer says of the video, since that is what is made and billed, and else by what
+    the call asked for. What is new in an extension only the call knows: its answer tells of the
+    stitched whole.
+    """
+    if not trip.operation.starts_job:
         return None
-    return seconds_in(headers.get("openai-poll-after-ms"), 0.001)
+    size, length = trip.call.size, length_in(trip.call.seconds)
+    if isinstance(answer, Video):
+        extended = trip.operation is Operation.EXTENSION
+        size, told = answer.size or size, length_in(answer.seconds)
+        length = length if told is None or extended else told
+    return member.deployment.cost(size, length)
 
 
 # Errors ----------------------------------------------------------------------------------------
@@ -152,7 +185,7 @@ def nobody(trip: Trip, ejections: Mapping[str, Ejection], now: float) -> RouterE
     return errors.NoDeploymentAvailableError(
         f"no deployment is in rotation for {trip.operation}: {listed}",
         reasons=reasons,
-        retry_after=max(soonest, 0.1),
+        retry_after=min(max(soonest, 0.1), LONGEST_WAIT),
         **trip.facts(),
     )
 
@@ -161,10 +194,9 @@ def full(
     trip: Trip,
     members: Sequence[Member],
     grant: Grant,
-    now: float,
-    job_seconds: float | None,
+    retry_after: float,
 ) -> RouterError:
-    """The error of a call for which nobody has room, and when to come back."""
+    """The error of a call for which nobody has room, and when to come back, in seconds."""
     said = "; ".join(
         f"{member.deployment.id}: the {resource.partition(':')[0]} of its "
         f"{resource.split(':')[1]} are at their limit"
@@ -172,7 +204,7 @@ def full(
     )
     return errors.CapacityError(
         f"no room for {trip.operation}: {said}",
-        retry_after=retry_after(grant, now, job_seconds),
+        retry_after=retry_after,
         **trip.facts(),
     )
 
@@ -193,20 +225,48 @@ def reason_of(exchange: Exchange, outcome: Outcome) -> str:
 
 def picked(trip: Trip, member: Member, now: float) -> Picked:
     deployment = member.deployment
-    return Picked(now, str(trip.operation), deployment.id, deployment.account, trip.call.metadata)
+    return Picked(
+        now,
+        str(trip.operation),
+        deployment.id,
+        deployment.account,
+        trip.call.metadata,
+        attempt=len(trip.tried),
+        waited=trip.waited,
+    )
 
 
 def attempted(
-    trip: Trip, member: Member, outcome: Outcome, status: int | None, seconds: float, now: float
+    trip: Trip,
+    member: Member,
+    outcome: Outcome,
+    seconds: float,
+    exchange: Exchange,
+    answer: Answer | None = None,
 ) -> Attempted:
+    """An exchange has ended, or its caller went away; what is accepted, or may be, has a price."""
+    deployment = member.deployment
+    cost = None if outcome.accepted == "no" else _cost(trip, member, answer)
+    address = urlsplit(deployment.base_url)
     return Attempted(
-        now,
+        exchange.at,
         str(trip.operation),
-        member.deployment.id,
-        member.deployment.account,
+        deployment.id,
+        deployment.account,
         seconds,
-        status,
+        exchange.status,
         outcome.result,
         outcome.accepted,
         trip.call.metadata,
+        attempt=len(trip.tried),
+        cost=cost,
+        request_id=request_id_of(member, exchange),
+        provider=deployment.provider,
+        model=deployment.model,
+        host=address.hostname,
+        port=address.port or _PORTS.get(address.scheme),
     )
+
+
+def waiting(trip: Trip, seconds: float, cause: str, reason: str, now: float) -> Waiting:
+    return Waiting(now, str(trip.operation), seconds, reason, trip.call.metadata, cause)

@@ -7,7 +7,9 @@ blocks, `ax` awaits. All else is in the engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import logging
 import os
 import random
 import weakref
@@ -31,7 +33,7 @@ import httpx
 from router import operations
 from router._doors import AsyncDoor, BlockingDoor, SharedTime, SystemClock, step
 from router.balancing import STRATEGIES
-from router.config import Config, ProviderFacts, Vocabulary, load_data, load_file
+from router.config import Config, ProviderFacts, Vocabulary, load_data, load_file, retirement
 from router.downloads import download
 from router.engine import Engine
 from router.errors import ConfigError, StateUnavailableError
@@ -68,8 +70,11 @@ from router.waiting import wait
 
 __all__ = ["VOCABULARY", "Router"]
 
+log = logging.getLogger("router")
+
 # Drained without an end: until somebody restores it.
 DRAIN_SECONDS = 10 * 365 * 86400.0
+MEETING_SECONDS = 0.1
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -216,7 +221,8 @@ class Router:
         self._clock = clock or SystemClock()
         self._rng, self._own_rng = rng or random.Random(), rng is None
         self._now = SharedTime(self._clock)
-        fleet = Fleet(load())
+        self._onlooker = onlooker
+        fleet = Fleet(self._loaded())
         self._keeper: Keeper | None = None
         sharing = self._sharing(fleet.config, redis, store, onlooker=onlooker)
         self._learning = Learning(self._now, self._rng, on_event)
@@ -260,6 +266,7 @@ class Router:
                 raise ConfigError(f"settings.redis_url: {exc}") from None
         shared = STORES["redis"](client, config.settings.namespace)
         sharing = Sharing(shared, self._absorb, inline=onlooker, onlooker=onlooker)
+        sharing.overhear = self._overhear
         self._keeper = Keeper(sharing, where, own)
         return sharing
 
@@ -346,7 +353,7 @@ class Router:
         """Choose a deployment for a call that you send yourself; a context manager.
 
         Takes what routing depends on: `model`, `target_model_names`, `video_id`, `character_id`,
-        `characters`, and the options of every call.
+        `characters`, `seconds`, `size`, and the options of every call.
         """
         return Picking(self._engine, operations.routing_only(operation, **named), self._blocking)
 
@@ -360,7 +367,7 @@ class Router:
         Nothing is sent and nothing is learned. Raises `UnknownModelError` and errors of ids; where
         nobody may serve the call, the verdicts say why.
         """
-        return explained(self._engine, operation, arguments, self._rng)
+        return explained(self._engine, operation, arguments)
 
     def observe(self, video_id: str, status: str | Video | Mapping[str, Any]) -> None:
         """Take in what a webhook, or a poll of your own, saw of a job: its status or the video."""
@@ -391,15 +398,20 @@ class Router:
         Calls under way keep the old one; a broken file changes nothing and raises `ConfigError`.
         What was learned is kept by deployment id; a new key lifts the ejection of its account.
         """
-        self._engine.fleet = Fleet(self._load(), before=self._engine.fleet)
+        self._engine.fleet = Fleet(self._loaded(), before=self._engine.fleet)
 
     def share(self) -> None:
         """One turn of sharing with the other workers; nothing without a store.
 
-        With Redis this happens by itself; here is the turn for those who bring a store.
+        With Redis this happens by itself; here is the turn for those who bring a store. Raises
+        `StateUnavailableError` where the store does not answer.
         """
-        if self._learning.sharing is not None:
+        if self._learning.sharing is None:
+            return
+        try:
             self._learning.sharing.step()
+        except OSError as exc:
+            raise StateUnavailableError(f"the shared state is out of reach: {exc}") from exc
 
     def drain(self, deployment: str, seconds: float = DRAIN_SECONDS) -> None:
         """Take a deployment out of rotation for new work, in the whole fleet, for `seconds`.
@@ -407,12 +419,12 @@ class Router:
         What it owns it still serves. `restore` brings it back. Raises `ConfigError` for an id that
         is not configured.
         """
-        self._engine.on_call()
+        self._meet()
         self._learning.drain(self._member(deployment), seconds)
 
     def restore(self, deployment: str) -> None:
         """Bring a deployment back into rotation, in the whole fleet, whatever keeps it out."""
-        self._engine.on_call()
+        self._meet()
         self._learning.restore(self._member(deployment))
 
     def jobs(self) -> list[Job]:
@@ -444,6 +456,30 @@ class Router:
         """
         return release(self._engine, text)
 
+    def _loaded(self) -> Config:
+        """The configuration as it reads now. In a worker's log stands who retires soon."""
+        config, now = self._load(), self._clock.time()
+        for one in config.deployments if not self._onlooker else ():
+            if told := retirement(one, now):
+                extra = {"deployment": one.id, "account": one.account}
+                log.warning("%s %s", one.id, told, extra=extra)
+        return config
+
+    def _meet(self) -> None:
+        """Begin to share; a moment for the first turn, which tells what time it is for all.
+
+        What an operator decides is weighed by its time against what workers decided.
+        """
+        self._engine.on_call()
+        sharing = self._learning.sharing
+        if sharing is None or sharing.met.is_set():
+            return
+        if sharing.inline:
+            with contextlib.suppress(OSError):
+                sharing.step()
+        else:
+            sharing.met.wait(MEETING_SECONDS)
+
     def _member(self, deployment: str) -> Member:
         members = self._engine.fleet.members
         if deployment not in members:
@@ -452,7 +488,10 @@ class Router:
 
     def _absorb(self, news: News) -> None:
         self._now.set(news.now)
-        self._engine.leasing.workers = news.workers
+        self._engine.leasing.absorb(news)
+        self._learning.absorb(self._engine.fleet, news)
+
+    def _overhear(self, news: News) -> None:
         self._learning.absorb(self._engine.fleet, news)
 
     def _after_fork(self) -> None:

@@ -1,16 +1,27 @@
 """Which deployments may serve a call, and which of them does.
 
 Two questions, kept apart. What the configuration answers (named group, owner's account, what the
-provider can do, the tier) is the same for every call of a kind, so it is answered once and kept as
-`tiers`. What changes (who is out of rotation, who was tried, who is quickest) is asked at each
-pick, of at most 32 candidates; in larger tiers of a sample, so that a pick costs the same from
-there on.
+provider can do, the tier, the groups to fall back on) is the same for every call of a kind, so it
+is answered once and kept as `tiers`. What changes (who is out of rotation, who was tried, who is
+quickest) is asked at each pick, of at most 32 candidates; in larger tiers of a sample, so that a
+pick costs the same from there on.
+
+                 tier 1        tier 2   …   fallbacks           panic
+    in rotation? ──none──► in rotation? ──none──► … ──none──► out by failures alone?
+         │ some                 │ some                              │ some
+         └── on trial? ── else: the strategy's choice ◄─────────────┘
+
+Whoever is due for a trial comes first, since one real call is what brings it back. Whoever has just
+come back is left out by chance until it has its full share. Failure counting is a guess of ours: it
+may prefer others, but where it has put out everybody, nobody is out by it (Envoy's and Finagle's
+panic threshold).
 
 Everything here is pure: no network, no clock; the random generator is handed in.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -19,16 +30,20 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from router.config import Deployment
 from router.observations import Cause, Ejection
+from router.operations import Demand
 from router.types import Operation
 
 __all__ = [
     "Candidate",
     "Obstacle",
+    "Question",
     "Route",
     "Tier",
     "choose",
     "explain",
+    "least_bad",
     "obstacle",
+    "panicked",
     "rank",
     "tiers",
 ]
@@ -38,13 +53,23 @@ SAMPLE = 8
 
 
 class InRotation(Protocol):
-    """What selection asks of a deployment's health."""
+    """What selection asks of a deployment's health.
 
-    latest: float
+    From `clear_from` until `retires` there is nothing to ask.
+    """
+
+    clear_from: float
+    retires: float
 
     def ejection(
         self, operation: Operation, now: float, ignoring: Iterable[Cause] = ()
     ) -> Ejection | None: ...
+
+    def on_trial(self, operation: Operation, now: float) -> bool:
+        """Whether it is out until one call, which may be this one, has gone well."""
+
+    def share(self, operation: Operation, now: float) -> float:
+        """How much of its share of new work it takes, from 0 to 1."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +80,7 @@ class Candidate:
     dialect: str
     health: InRotation
     load: Any
+    job_cap: int | None
 
 
 _FOR_SUBMITS = (Cause.DRAINED,)
@@ -67,6 +93,7 @@ class Route:
 
     `names`: the groups, `None` for all. `owners`: the accounts that may serve it, `None` for all.
     `follow_up`: it names something that exists, so failure counting keeps no owner's read away.
+    `fallbacks`: the groups to go to where nobody of the others is left.
     """
 
     operation: Operation
@@ -74,6 +101,7 @@ class Route:
     provider: str | None = None
     owners: tuple[str, ...] | None = None
     follow_up: bool = False
+    fallbacks: tuple[str, ...] = ()
 
     @property
     def ignoring(self) -> tuple[Cause, ...]:
@@ -99,7 +127,6 @@ class Tier(Generic[CandidateT]):
     """Candidates of one `order`, with what a draw needs, laid out once."""
 
     candidates: tuple[CandidateT, ...]
-    loads: tuple[Any, ...]
     weights: tuple[float, ...]
     cumulative: tuple[float, ...]
 
@@ -108,8 +135,7 @@ class Tier(Generic[CandidateT]):
         members = tuple(candidates)
         weights = tuple(c.deployment.weight for c in members)
         shares = weights if any(weights) else (1.0,) * len(members)
-        loads = tuple(c.load for c in members)
-        return cls(members, loads, weights, tuple(itertools.accumulate(shares)))
+        return cls(members, weights, tuple(itertools.accumulate(shares)))
 
 
 def obstacle(candidate: Candidate, route: Route) -> Obstacle | None:
@@ -132,132 +158,246 @@ def obstacle(candidate: Candidate, route: Route) -> Obstacle | None:
 
 
 def tiers(candidates: Iterable[CandidateT], route: Route) -> tuple[Tier[CandidateT], ...]:
-    """The candidates of a route, lowest `order` first."""
+    """The candidates of a route, lowest `order` first, and after them those of its fallbacks."""
+    known = list(candidates)
+    found = _by_order(known, route)
+    taken = {id(c) for tier in found for c in tier.candidates}
+    for name in route.fallbacks if found else ():
+        others = [c for c in known if id(c) not in taken]
+        further = _by_order(others, dataclasses.replace(route, names=(name,), fallbacks=()))
+        taken.update(id(c) for tier in further for c in tier.candidates)
+        found += further
+    return found
+
+
+def _by_order(candidates: Iterable[CandidateT], route: Route) -> tuple[Tier[CandidateT], ...]:
     allowed = [c for c in candidates if obstacle(c, route) is None]
     allowed.sort(key=lambda c: c.deployment.order)
     grouped = itertools.groupby(allowed, key=lambda c: c.deployment.order)
     return tuple(Tier.of(members) for _, members in grouped)
 
 
-Scores = Callable[[Sequence[Any], Operation, float], Sequence[float]]
-Draw = Callable[[Sequence[float], Sequence[float], random.Random], int]
+class Choice(Protocol):
+    """What a strategy answers: an index, and the scores."""
+
+    @property
+    def chosen(self) -> int: ...
+    @property
+    def scores(self) -> Sequence[float]: ...
 
 
-def choose(
-    tiers: Sequence[Tier[CandidateT]],
-    route: Route,
-    scores: Scores,
-    draw: Draw,
-    *,
-    now: float,
-    rng: random.Random,
-    tried: Collection[CandidateT] = (),
-) -> CandidateT | None:
-    """The candidate that serves next; `None` when each is out of rotation or was tried."""
+Choose = Callable[[Sequence[Any], Sequence[float], Demand, float, random.Random], Choice]
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[CandidateT]):
+    """What is asked of the tiers: for which demand, by which strategy, when, and not these."""
+
+    route: Route
+    demand: Demand
+    strategy: Choose
+    now: float
+    rng: random.Random
+    tried: Collection[CandidateT] = ()
+
+    def choice(self, members: Sequence[CandidateT], weights: Sequence[float]) -> Choice:
+        return self.strategy(members, weights, self.demand, self.now, self.rng)
+
+    def ejection(self, candidate: CandidateT, *ignoring: Cause) -> Ejection | None:
+        """What keeps a candidate away from this call now."""
+        route = self.route
+        return candidate.health.ejection(
+            route.operation, self.now, (*route.ignoring, *ignoring) if ignoring else route.ignoring
+        )
+
+
+def choose(tiers: Sequence[Tier[CandidateT]], question: Question[CandidateT]) -> CandidateT | None:
+    """The candidate that serves next; `None` when each is out of rotation or was tried.
+
+    One that is due for a trial is to be asked for it: another worker may have been quicker.
+    """
     for tier in tiers:
-        members, loads, weights = _standing(tier, route, now, rng, tried)
+        members, weights = _standing(tier, question)
         if len(members) == 1:
             return members[0]
         if members:
-            return members[draw(scores(loads, route.operation, now), weights, rng)]
+            return members[question.choice(members, weights).chosen]
     return None
 
 
-def rank(
-    tiers: Sequence[Tier[CandidateT]],
-    route: Route,
-    scores: Scores,
-    draw: Draw,
-    *,
-    now: float,
-    rng: random.Random,
-    tried: Collection[CandidateT] = (),
-) -> list[CandidateT]:
+def rank(tiers: Sequence[Tier[CandidateT]], question: Question[CandidateT]) -> list[CandidateT]:
     """All that may serve, in the order in which to ask them for room: tier by tier, drawn first."""
     ranked: list[CandidateT] = []
     for tier in tiers:
-        members, loads, weights = _standing(tier, route, now, rng, tried)
-        if not members:
-            continue
-        found = scores(loads, route.operation, now)
-        first = draw(found, weights, rng)
-        others = sorted((i for i in range(len(members)) if i != first), key=found.__getitem__)
-        ranked += [members[i] for i in (first, *others)]
+        tested, taking, late = _in_rotation(tier.candidates, question)
+        ranked += tested
+        for members in (taking, late):
+            ranked += _ranked(members, question)
     return ranked
 
 
+def _ranked(members: Sequence[CandidateT], question: Question[CandidateT]) -> Sequence[CandidateT]:
+    if len(members) < 2:
+        return members
+    choice = question.choice(members, _weights(members))
+    others = (i for i in range(len(members)) if i != choice.chosen)
+    return [members[i] for i in (choice.chosen, *sorted(others, key=choice.scores.__getitem__))]
+
+
+def panicked(tiers: Sequence[Tier[CandidateT]], question: Question[CandidateT]) -> list[CandidateT]:
+    """Who may serve where nobody is in rotation: those whom failure counting alone keeps out.
+
+    In the order in which to ask them for room: by weight and not by times, since what is known of
+    them is how they fail.
+    """
+    left = [
+        c
+        for tier in tiers
+        for c in tier.candidates
+        if c not in question.tried and question.ejection(c, Cause.FAILURES) is None
+    ]
+    return _by_weight(left, question.rng)
+
+
+def least_bad(
+    tiers: Sequence[Tier[CandidateT]], question: Question[CandidateT]
+) -> CandidateT | None:
+    """Who is out for the shortest time, of those that were not tried."""
+    ends = [
+        (ejection.until, index, c)
+        for index, c in enumerate(c for tier in tiers for c in tier.candidates)
+        if c not in question.tried and (ejection := question.ejection(c)) is not None
+    ]
+    return min(ends)[2] if ends else None
+
+
 def _standing(
-    tier: Tier[CandidateT],
-    route: Route,
-    now: float,
-    rng: random.Random,
-    tried: Collection[CandidateT],
-) -> tuple[Sequence[CandidateT], Sequence[Any], Sequence[float]]:
-    """Who is in rotation, with their loads, and the weights that are still to have their say."""
+    tier: Tier[CandidateT], question: Question[CandidateT]
+) -> tuple[Sequence[CandidateT], Sequence[float]]:
+    """Who is to be chosen from, with the weights that are still to have their say."""
     members = tier.candidates
     if len(members) > SCORED_AT_MOST:
-        sampled = rng.choices(members, cum_weights=tier.cumulative, k=SAMPLE)
-        standing = _in_rotation(sampled, route, now, tried)
-        if standing:
+        sampled = question.rng.choices(members, cum_weights=tier.cumulative, k=SAMPLE)
+        found = _first(_in_rotation(dict.fromkeys(sampled), question))
+        if found:
             # The sample was drawn by weight, which counts once.
-            return standing, [c.load for c in standing], [1.0] * len(standing)
-    standing = _in_rotation(members, route, now, tried)
-    if len(standing) == len(members):
-        return members, tier.loads, tier.weights
-    return standing, [c.load for c in standing], [c.deployment.weight for c in standing]
+            return found, [1.0] * len(found)
+    found = _first(_in_rotation(members, question))
+    return found, tier.weights if len(found) == len(members) else _weights(found)
+
+
+Parted = tuple[Sequence[CandidateT], Sequence[CandidateT], Sequence[CandidateT]]
 
 
 def _in_rotation(
-    members: Iterable[CandidateT], route: Route, now: float, tried: Collection[CandidateT]
-) -> list[CandidateT]:
-    ignoring = route.ignoring
-    return [
-        c
-        for c in members
-        if (c.health.latest <= now or c.health.ejection(route.operation, now, ignoring) is None)
-        and c not in tried
-    ]
+    members: Collection[CandidateT], question: Question[CandidateT]
+) -> Parted[CandidateT]:
+    """Who is due for a trial, who takes part in this draw, and who is left out of it by chance."""
+    now, tried = question.now, question.tried
+    clear = [c for c in members if c.health.clear_from <= now < c.health.retires and c not in tried]
+    if len(clear) == len(members):
+        return (), clear, ()
+    operation, rng = question.route.operation, question.rng
+    parted: tuple[list[CandidateT], list[CandidateT], list[CandidateT]] = ([], [], [])
+    for c in members:
+        if c in tried or question.ejection(c) is not None:
+            continue
+        if c.health.on_trial(operation, now):
+            parted[0].append(c)
+        else:
+            share = c.health.share(operation, now)
+            parted[1 if share >= 1.0 or rng.random() < share else 2].append(c)
+    return parted
+
+
+def _first(parted: Parted[CandidateT]) -> Sequence[CandidateT]:
+    tested, taking, late = parted
+    return tested[:1] or taking or late
+
+
+def _weights(members: Iterable[CandidateT]) -> list[float]:
+    return [c.deployment.weight for c in members]
+
+
+def _by_weight(members: Sequence[CandidateT], rng: random.Random) -> list[CandidateT]:
+    """All of them, as draws by weight that put nobody back would bring them."""
+    # Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006.
+    keys = [rng.random() ** (1.0 / (c.deployment.weight or 1.0)) for c in members]
+    return [members[i] for i in sorted(range(len(members)), key=keys.__getitem__, reverse=True)]
+
+
+# Explaining -------------------------------------------------------------------------------------
 
 
 def explain(
     candidates: Iterable[CandidateT],
-    route: Route,
-    scores: Scores,
-    draw: Draw,
-    *,
-    now: float,
-    rng: random.Random,
+    tiers: Sequence[Tier[CandidateT]],
+    question: Question[CandidateT],
 ) -> list[tuple[CandidateT, Obstacle, float | None]]:
     """Each deployment with its verdict and, where it came to that, its score."""
-    known = list(candidates)
-    served = tiers(known, route)
-    picked = choose(served, route, scores, draw, now=now, rng=rng)
+    places = {c.deployment.id: place for place, tier in enumerate(tiers) for c in tier.candidates}
+    scores = {c.deployment.id: score for tier in tiers for c, score in _scored(tier, question)}
+    picked = choose(tiers, question)
+    panic = picked is None
+    if panic:
+        picked = next(iter(panicked(tiers, question)), None)
     explained = []
-    for candidate in known:
-        tier = next((t for t in served if candidate in t.candidates), None)
-        serving = tier is not None and picked is not None and picked in tier.candidates
-        score = None
-        if tier is not None:
-            peers = tier.candidates
-            score = scores([c.load for c in peers], route.operation, now)[peers.index(candidate)]
-        verdict = _verdict(candidate, route, now, picked, serving=serving)
+    for candidate in candidates:
+        name = candidate.deployment.id
+        score = scores.get(name)
+        if name not in places:
+            verdict = obstacle(candidate, question.route) or _TAKEN_TWICE
+        elif candidate is picked:
+            verdict = Obstacle("picked", _why_picked(candidate, question, score, panic=panic))
+        elif picked is None or places[name] == places[picked.deployment.id] or panic:
+            best = None if picked is None else scores[picked.deployment.id]
+            verdict = _why_not(candidate, question) or Obstacle("lost", _why_lost(score, best))
+        else:
+            verdict = _why_not(candidate, question) or _later(candidate, question)
         explained.append((candidate, verdict, score))
     return explained
 
 
-def _verdict(
-    candidate: Candidate, route: Route, now: float, picked: Candidate | None, *, serving: bool
-) -> Obstacle:
-    against = obstacle(candidate, route)
-    if against is not None:
-        return against
-    ejection = candidate.health.ejection(route.operation, now, route.ignoring)
-    if ejection is not None and ejection.cause is Cause.DRAINED:
+_TAKEN_TWICE = Obstacle("lost", "it is among the candidates already")
+
+
+def _scored(
+    tier: Tier[CandidateT], question: Question[CandidateT]
+) -> Iterable[tuple[CandidateT, float]]:
+    return zip(tier.candidates, question.choice(tier.candidates, tier.weights).scores, strict=True)
+
+
+def _why_picked(
+    candidate: Candidate, question: Question[Any], score: float | None, *, panic: bool
+) -> str:
+    if panic:
+        return "everybody is out, and failures alone keep nobody out then"
+    if candidate.health.on_trial(question.route.operation, question.now):
+        return "it is due for a trial"
+    return f"the best of its tier, or drawn among the best: its score is {score:.4g}"
+
+
+def _why_not(candidate: Candidate, question: Question[Any]) -> Obstacle | None:
+    ejection = question.ejection(candidate)
+    if ejection is None:
+        return None
+    if ejection.cause is Cause.DRAINED:
         return Obstacle("drained", ejection.reason)
-    if ejection is not None:
-        return Obstacle("ejected", f"{ejection.reason}, for {ejection.until - now:.1f} s more")
-    if candidate is picked:
-        return Obstacle("picked", "the best of its tier")
-    if not serving:
-        return Obstacle("tier", f"its order is {candidate.deployment.order}, a lower one serves")
-    return Obstacle("lost", "another scored better, or was drawn among equals")
+    left = ejection.until - question.now
+    return Obstacle("ejected", f"{ejection.reason}, for {left:.1f} s more")
+
+
+def _why_lost(score: float | None, best: float | None) -> str:
+    if score is None or best is None:
+        return "nobody was picked"
+    if score <= best:
+        return f"its score is {score:.4g}; another of the best was drawn, or one that is less known"
+    return f"its score is {score:.4g}, and {best:.4g} was to be had"
+
+
+def _later(candidate: Candidate, question: Question[Any]) -> Obstacle:
+    names = question.route.names
+    if names is not None and not set(names) & set(candidate.deployment.model_names):
+        return Obstacle("tier", "it is a fallback, for when nobody else is left")
+    order = candidate.deployment.order
+    return Obstacle("tier", f"its order is {order}, and another one serves")

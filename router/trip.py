@@ -10,7 +10,7 @@ from router._doors import Door
 from router.errors import RouterError
 from router.fleet import Fleet, Member
 from router.leases import Lease
-from router.operations import Call, Upload
+from router.operations import Call, Demand, Upload
 from router.ownership import Owned
 from router.selection import Route, Tier
 from router.transport import Sink, Transport
@@ -35,6 +35,7 @@ class Trip:
     side: Side
     fleet: Fleet
     route: Route
+    demand: Demand
     tiers: Sequence[Tier[Member]]
     owned: Owned
     started: float
@@ -46,6 +47,10 @@ class Trip:
     failed: RouterError | None = None
     lease: Lease | None = None
     may_have_arrived: bool = False
+    # Sent to who is out, since nobody else is left: it is not to be sent once more.
+    panic: bool = False
+    # Seconds that it waited since it came, or since its last pick.
+    waited: float = 0.0
 
     @property
     def operation(self) -> Operation:

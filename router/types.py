@@ -11,6 +11,7 @@ JSON and no repr.
 from __future__ import annotations
 
 import enum
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ __all__ = [
     "VideoError",
     "VideoInput",
     "VideoPage",
+    "length_in",
 ]
 
 
@@ -100,7 +102,8 @@ class AttemptRecord:
 class Routing:
     """How a call was served.
 
-    `seconds` is the whole call's duration; `cost` is in dollars, `None` while unknown;
+    `seconds` is the whole call's duration; `cost` is in dollars, of the job that the call started
+    by the deployment's `cost_per_second`, and `None` where there is none or it is not known;
     `poll_after` is when to look at a running job again, in seconds; `copies` of a replicated
     character are the accounts that hold it, `failures` those where the upload failed and why.
     """
@@ -154,6 +157,15 @@ class Answer(BaseModel):
         except ValidationError as exc:
             wrong = {error["loc"][0] for error in exc.errors() if error["loc"]}
             return cls.model_validate({k: v for k, v in data.items() if k not in wrong})
+
+
+def length_in(written: str | None) -> float | None:
+    """Seconds of video, as calls and answers write them; `None` for what is no length."""
+    try:
+        length = float(written or "")
+    except ValueError:
+        return None
+    return length if 0 < length < math.inf else None
 
 
 class VideoError(BaseModel):

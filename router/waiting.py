@@ -30,9 +30,6 @@ from router.types import Video
 
 __all__ = ["wait"]
 
-FIRST_WAIT = 1.0
-GROWTH = 1.3
-LONGEST_WAIT = 15.0
 LEAST_PAUSE = 0.05
 LEAST_LOOK = 1.0
 
@@ -58,7 +55,6 @@ async def wait(
     _check(wait_timeout, on_progress)
     started = heard = engine.clock.monotonic()
     patience = engine.patience(call)
-    pause = FIRST_WAIT
     last: Video | None = None
     while True:
         left = None if wait_timeout is None else started + wait_timeout - engine.clock.monotonic()
@@ -77,7 +73,7 @@ async def wait(
                 return last
             if last.failed:
                 raise _failure(last)
-            pause = _next(pause, last)
+            pause = _next(last)
         if wait_timeout is not None:
             left = started + wait_timeout - engine.clock.monotonic()
             if left <= 0:
@@ -105,12 +101,10 @@ def _check(wait_timeout: object, on_progress: object) -> None:
         raise BadRequestError("on_progress is a function that takes a Video")
 
 
-def _next(pause: float, video: Video) -> float:
-    """Seconds to the next look: the provider's word, else a little longer than before."""
+def _next(video: Video) -> float:
+    """Seconds to the next look, as the answer says: by the provider, or by what is usual."""
     told = video.routing.poll_after if video.routing else None
-    if told is not None:
-        return max(told, LEAST_PAUSE)
-    return min(pause * GROWTH, LONGEST_WAIT)
+    return POLL_AFTER_SECONDS if told is None else max(told, LEAST_PAUSE)
 
 
 def _passing(error: RouterError) -> bool:

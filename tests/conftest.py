@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     simulation = parser.getgroup("simulation")
     simulation.addoption("--timelines", type=int, help="play so many simulated timelines")
     simulation.addoption("--seed", type=int, help="play the timeline of this seed, and tell it")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where `ROUTER_TESTS_SKIP` is `fail`, as `.ci/run` says, what was skipped is not fine.
+
+    Elsewhere a test may do without what a machine lacks; there, nothing would ever test it.
+    """
+    if _skipped(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    skipped = _skipped(config)
+    if skipped:
+        terminalreporter.section("skipped, and nothing may be", red=True)
+        for report in skipped:
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            terminalreporter.write_line(f"{report.nodeid}: {why}")
+
+
+def _skipped(config: pytest.Config) -> list[pytest.TestReport | pytest.CollectReport]:
+    """What counts against the session; the expected failures are not among it."""
+    if os.environ.get("ROUTER_TESTS_SKIP") != "fail":
+        return []
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
+    return list(reporter.stats.get("skipped", ()))
 
 
 @pytest.fixture(params=["blocking", "async"])

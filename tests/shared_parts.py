@@ -90,7 +90,7 @@ def made_older(client: Any, seconds: float) -> None:
 
 def _holds_times(name: str) -> bool:
     """Whether the scores are times, and not numbers of a sequence."""
-    limits = ("jobs:", "requests:", "rpm:", "read_rpm:")
+    limits = ("jobs:", "requests:", "rpm:", "read_rpm:", "told:")
     named = name in ("seen", "workers", "expiries")
     return named or name.startswith(limits) or name.endswith(":asked")
 

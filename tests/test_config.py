@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from router.config import (
     load_data,
     load_file,
     not_yet,
+    retirement,
 )
 from router.errors import ConfigError
 from router.types import Operation
@@ -36,7 +38,14 @@ VOCABULARY = Vocabulary(
         "azure": ProviderFacts(frozenset(Operation), "openai"),
         "runwayml": ProviderFacts(FEW, "runwayml"),
     },
-    strategies=("lowest-latency", "weighted-random"),
+    strategies=(
+        "lowest-completion",
+        "lowest-latency",
+        "least-busy",
+        "lowest-cost",
+        "weighted-random",
+        "round-robin",
+    ),
 )
 SECRET = "sk-9f8e7d6c5b4a"
 URL = "https://host/v1"
@@ -112,13 +121,14 @@ class TestWhatIsLoaded:
         )
         assert (deployment.weight, deployment.order, deployment.timeout) == (1.0, 1, None)
         assert deployment.retry_on_5xx is False
+        assert (deployment.cost_per_second, deployment.retires_on) == (None, None)
 
     def test_settings_have_the_defaults_of_the_contract(self) -> None:
         settings = load({"deployments": [entry()]}).settings
 
         assert settings == Settings()
         assert settings.model_dump() == {
-            "strategy": "lowest-latency",
+            "strategy": "lowest-completion",
             "connect_timeout": 5.0,
             "timeout": 120.0,
             "deadline": 300.0,
@@ -127,6 +137,7 @@ class TestWhatIsLoaded:
             "redis_url": None,
             "namespace": "video-router",
             "default_model": None,
+            "fallbacks": {},
             "id_secrets": (),
             "accept_unsigned_ids": True,
         }
@@ -256,6 +267,170 @@ class TestWhatIsLoaded:
             "<dict>: deployments[1].account: no account is named, so `west` is taken, its id;"
             " `east` has the same base_url: is it the same account?",
         )
+
+
+class TestPrices:
+    def test_one_price_is_that_of_every_size(self) -> None:
+        deployment = one({"cost_per_second": "${PRICE}"}, PRICE="0.25")
+
+        assert deployment.cost_per_second == 0.25
+        assert deployment.cost("1280x720", 8) == 2.0
+        assert deployment.cost(None, 8.0) == 2.0
+        assert one({"cost_per_second": 0}).cost(None, 8.0) == 0.0
+
+    def test_a_price_by_size_is_that_of_the_sizes_that_are_written(self) -> None:
+        deployment = one({"cost_per_second": {"1280x720": 0.25, "1920x1080": "0.5", "4K": None}})
+
+        assert deployment.cost("1280x720", 4) == 1.0
+        assert deployment.cost("1920x1080", 4) == 2.0
+        assert deployment.cost("3840x2160", 4) is None
+        assert deployment.cost("4K", 4) is None
+
+    def test_of_no_size_the_price_is_known_where_all_sizes_cost_the_same(self) -> None:
+        alike = one({"cost_per_second": {"1280x720": 0.25, "720x1280": 0.25}})
+        different = one({"cost_per_second": {"1280x720": 0.25, "1920x1080": 0.5}})
+
+        assert alike.cost(None, 4) == 1.0
+        assert alike.cost("1920x1080", 4) is None
+        assert different.cost(None, 4) is None
+
+    def test_without_a_price_or_a_length_there_is_no_cost(self) -> None:
+        assert one().cost("1280x720", 8) is None
+        assert one({"cost_per_second": 0.1}).cost("1280x720", None) is None
+        assert one({"cost_per_second": {"1x1": 0.1}}).cost("1x1", None) is None
+
+    @pytest.mark.parametrize("asked", ["1280x720", "1280X720", "1280:720"])
+    @pytest.mark.parametrize("written", ["1280x720", "1280X720", "1280:720"])
+    def test_a_size_is_the_same_however_it_is_written(self, asked: str, written: str) -> None:
+        assert one({"cost_per_second": {written: 0.5}}).cost(asked, 2) == 1.0
+
+    def test_no_size_is_unheard_of(self) -> None:
+        prices = {"720p": 0.1, "cinema": 0.2, "*": 0.3}
+
+        assert one({"cost_per_second": prices}).cost_per_second == prices
+
+    def test_they_cannot_be_changed(self) -> None:
+        deployment = one({"cost_per_second": {"720p": 0.1}})
+
+        with pytest.raises(TypeError):
+            deployment.cost_per_second["720p"] = 0.2  # type: ignore[index]  # that is the point
+        assert deployment == one({"cost_per_second": {"720p": 0.1}})
+
+    def test_a_wrong_one_is_shown_on_its_line(self, file: Path, refuse_text: Refuse) -> None:
+        (problem,) = refuse_text(
+            f"deployments:\n- id: a\n  model_name: m\n  base_url: {URL}\n"
+            "  cost_per_second:\n    1280x720: 0.1\n    1920:1080: -0.1\n"
+        )
+
+        assert problem.startswith(f"{file}:7: deployments[0].cost_per_second.1920:1080: must be")
+
+
+END = datetime.date(2026, 12, 31)
+MIDNIGHT = 1_798_675_200.0  # of that day, at its start, in UTC
+DAY = 86_400.0
+
+
+class TestRetirement:
+    @pytest.mark.parametrize("written", ["2026-12-31", END, "${END}"])
+    def test_a_date_is_taken_as_text_and_as_a_date(self, written: object) -> None:
+        deployment = one({"retires_on": written}, END="2026-12-31")
+
+        assert deployment.retires_on == END
+
+    def test_a_date_of_yaml_is_one(self, load_text: Load) -> None:
+        text = f"deployments:\n- id: a\n  model_name: m\n  base_url: {URL}\n  retires_on: "
+
+        for written in ("2026-12-31", "'2026-12-31'", "${END}"):
+            config = load_text(text + written, END="2026-12-31")
+            assert config.deployments[0].retires_on == END
+        for nothing in ("${END:-}", "null", ""):
+            assert load_text(text + nothing).deployments[0].retires_on is None
+
+    def test_it_begins_with_its_day_wherever_the_machine_stands(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+        time.tzset()
+        try:
+            assert one({"retires_on": END}).retires_at == MIDNIGHT
+        finally:
+            monkeypatch.undo()
+            time.tzset()
+        assert one().retires_at is None
+        assert one({"retires_on": "1960-01-01"}).retires_at == -315_619_200.0
+
+    @pytest.mark.parametrize(
+        ("left", "words"),
+        [
+            (30 * DAY + 1, None),
+            (30 * DAY, "retires on 2026-12-31, in 30 days: it gets no new work in the last day"),
+            (2 * DAY - 1, "retires on 2026-12-31, in 1 day: it gets no new work in the last day"),
+            (DAY, "retires on 2026-12-31: it gets no new work any more"),
+            (1, "retires on 2026-12-31: it gets no new work any more"),
+            (0, "retired on 2026-12-31: only what it owns is served"),
+            (-400 * DAY, "retired on 2026-12-31: only what it owns is served"),
+        ],
+    )
+    def test_it_is_told_of_within_thirty_days_and_ever_after(
+        self, left: float, words: str | None
+    ) -> None:
+        told = retirement(one({"retires_on": END}), MIDNIGHT - left)
+
+        assert told is None if words is None else str(told).startswith(words)
+        assert retirement(one(), MIDNIGHT - left) is None
+
+    def test_it_is_a_warning_with_its_line_for_those_who_say_what_time_it_is(
+        self, file: Path
+    ) -> None:
+        file.write_text(
+            "deployments:\n"
+            f"- {{id: a, model_name: m, account: x, base_url: '{URL}'}}\n"
+            f"- id: b\n  model_name: m\n  account: x\n  base_url: {URL}\n"
+            "  retires_on: 2026-12-31\n"
+        )
+
+        def warnings(now: float | None) -> tuple[str, ...]:
+            return load_file(file, environ={}, vocabulary=VOCABULARY, now=now).warnings
+
+        assert warnings(MIDNIGHT - 31 * DAY) == warnings(None) == ()
+        (before,) = warnings(MIDNIGHT - 7 * DAY)
+        assert before.startswith(
+            f"{file}:7: deployments[1].retires_on: `b` retires on 2026-12-31, in 7 days: "
+        )
+        (after,) = warnings(MIDNIGHT)
+        assert "`b` retired on 2026-12-31: only what it owns is served" in after
+
+
+class TestFallbacks:
+    def load(self, fallbacks: Any, **environ: str) -> Mapping[str, tuple[str, ...]]:
+        deployments = [entry(id=name, model_name=name) for name in ("a", "b", "c")]
+        data = {"settings": {"fallbacks": fallbacks}, "deployments": deployments}
+        return load(data, **environ).settings.fallbacks
+
+    def test_are_lists_of_groups_and_one_may_stand_for_a_list(self) -> None:
+        assert self.load({"a": "b", "b": ["c", "a"]}) == {"a": ("b",), "b": ("c", "a")}
+
+    def test_may_go_round_since_no_chain_is_followed(self) -> None:
+        assert self.load({"a": "b", "b": "a"}) == {"a": ("b",), "b": ("a",)}
+
+    def test_that_come_out_empty_are_not_written(self) -> None:
+        assert self.load({"a": "${NOT_SET:-}", "b": None, "c": ["${NOT_SET:-}", "a"]}) == {
+            "c": ("a",)
+        }
+        assert self.load({}) == self.load(None) == self.load("${NOT_SET:-}") == {}
+
+    def test_expand_their_variables_in_the_list_and_not_in_the_group(self) -> None:
+        assert self.load({"a": ["${OTHER}"]}, OTHER="b") == {"a": ("b",)}
+        deployments = [entry(), entry(id="b", model_name="b")]
+        (problem,) = refused(
+            {"settings": {"fallbacks": {"${GROUP}": "b"}}, "deployments": deployments},
+            GROUP="sora-2",
+        )
+        assert "unknown model group" in problem
+
+    def test_cannot_be_changed(self) -> None:
+        with pytest.raises(TypeError):
+            self.load({"a": "b"})["a"] = ("c",)  # type: ignore[index]  # that is the point
 
 
 class TestVariables:
@@ -405,6 +580,27 @@ WRONG_DEPLOYMENTS: list[tuple[dict[Any, Any], str, str]] = [
     ({"max_parallel_jobs": 10**5000}, "max_parallel_jobs", "number"),
     ({"job_ttl": 0}, "job_ttl", "above 0"),
     ({"job_ttl": float("inf")}, "job_ttl", "seconds"),
+    ({"cost_per_second": -0.01}, "cost_per_second", "0 or more"),
+    ({"cost_per_second": "cheap"}, "cost_per_second", "dollars"),
+    ({"cost_per_second": True}, "cost_per_second", "number"),
+    ({"cost_per_second": "${INF}"}, "cost_per_second", "dollars"),
+    ({"cost_per_second": [0.1]}, "cost_per_second", "mapping of sizes"),
+    ({"cost_per_second": {}}, "cost_per_second", "at least one size"),
+    ({"cost_per_second": {"720p": None}}, "cost_per_second", "at least one size"),
+    ({"cost_per_second": {"720p": -1}}, "cost_per_second.720p", "0 or more"),
+    ({"cost_per_second": {"720p": 0.1, "1080P": "dear"}}, "cost_per_second.1080P", "dollars"),
+    ({"cost_per_second": {720: 0.1}}, "cost_per_second", "quote a number"),
+    ({"cost_per_second": {"1x2": 0.1, "1:2": 0.1}}, "cost_per_second", "once"),
+    ({"retires_on": "soon"}, "retires_on", "a date such as 2026-12-31"),
+    ({"retires_on": "31.12.2026"}, "retires_on", "a date"),
+    ({"retires_on": "2026-02-30"}, "retires_on", "a date"),
+    ({"retires_on": "0000-01-01"}, "retires_on", "a date"),
+    ({"retires_on": "2026-W53"}, "retires_on", "a date"),
+    ({"retires_on": "20261231"}, "retires_on", "a date"),
+    ({"retires_on": 20261231}, "retires_on", "a date"),
+    ({"retires_on": 1798675200.5}, "retires_on", "a date"),
+    ({"retires_on": datetime.datetime(2026, 12, 31)}, "retires_on", "a date"),
+    ({"retires_on": ["2026-12-31"]}, "retires_on", "a date"),
     ({"operations": "status"}, "operations", "list"),
     ({"operations": []}, "operations", "at least one"),
     ({"operations": ["edt"]}, "operations", "did you mean `edit`?"),
@@ -433,19 +629,36 @@ WRONG_SETTINGS: list[tuple[dict[Any, Any], str, str]] = [
     ({"namespace": "a\n"}, "namespace", "control character"),
     ({"namespace": "a" * 101}, "namespace", "short"),
     ({"default_model": "sora-3"}, "default_model", "did you mean `sora-2`?"),
+    ({"fallbacks": "sora-2"}, "fallbacks", "mapping of model groups"),
+    ({"fallbacks": ["sora-2"]}, "fallbacks", "mapping of model groups"),
+    ({"fallbacks": {"sora-3": "pro"}}, "fallbacks.sora-3", "did you mean `sora-2`?"),
+    ({"fallbacks": {"sora-2": "prö"}}, "fallbacks.sora-2", "did you mean `pro`?"),
+    ({"fallbacks": {"sora-2": ["pro", "pr"]}}, "fallbacks.sora-2[1]", "did you mean `pro`?"),
+    ({"fallbacks": {"sora-2": "sora-2"}}, "fallbacks.sora-2", "no fallback to itself"),
+    ({"fallbacks": {"pro": ["sora-2", "pro"]}}, "fallbacks.pro", "allowed: sora-2"),
+    ({"fallbacks": {"sora-2": []}}, "fallbacks.sora-2", "at least one"),
+    ({"fallbacks": {"sora-2": ["${NOT_SET:-}"]}}, "fallbacks.sora-2", "at least one"),
+    ({"fallbacks": {"sora-2": ["pro", "pro"]}}, "fallbacks.sora-2", "different"),
+    ({"fallbacks": {"sora-2": {"pro": 1}}}, "fallbacks.sora-2", "lists"),
+    ({"fallbacks": {"sora-2": [7]}}, "fallbacks.sora-2[0]", "lists"),
+    ({"fallbacks": {"sora-2": "pro,sora-2"}}, "fallbacks.sora-2[0]", "comma"),
+    ({"fallbacks": {7: "pro"}}, "fallbacks", "quote a number"),
+    ({"fallbacks": {"sora-2 ": "pro"}}, "fallbacks.sora-2 ", "blank"),
     ({"id_secrets": SECRET}, "id_secrets", "list"),
     ({"id_secrets": [1]}, "id_secrets[0]", "list of strings"),
     ({"accept_unsigned_ids": 0}, "accept_unsigned_ids", "true or false"),
     ({"accept_unsigned_ids": False}, "accept_unsigned_ids", "id_secrets"),
     ({"strategy": "lowest-latencies"}, "strategy", "did you mean `lowest-latency`?"),
     ({"strategy": 3}, "strategy", "name"),
-    ({"strategy": "least-busy"}, "strategy", "not supported yet"),
-    ({"strategy": "lowest-completion"}, "strategy", "not supported yet"),
-    ({"strategy": "round-robin"}, "strategy", "not supported yet"),
-    ({"strategy": "simple-shuffle"}, "strategy", "`weighted-random`"),
-    ({"strategy": "latency-based-routing"}, "strategy", "`lowest-latency`"),
-    ({"strategy": "cost-based-routing"}, "strategy", "`lowest-cost` is not supported yet"),
-    ({"strategy": "usage-based-routing"}, "strategy", "allowed: lowest-latency"),
+    ({"strategy": "round_robin"}, "strategy", "did you mean `round-robin`?"),
+    ({"strategy": "Least-Busy"}, "strategy", "did you mean `least-busy`?"),
+    ({"strategy": "fastest"}, "strategy", "allowed: least-busy, lowest-completion, lowest-cost, "),
+    ({"strategy": "simple-shuffle"}, "strategy", "here it is `weighted-random`"),
+    ({"strategy": "latency-based-routing"}, "strategy", "here it is `lowest-latency`"),
+    ({"strategy": "cost-based-routing"}, "strategy", "here it is `lowest-cost`"),
+    ({"strategy": "usage-based-routing"}, "strategy", "here it is `least-busy`"),
+    ({"strategy": "usage-based-routing-v2"}, "strategy", "here it is `least-busy`"),
+    ({"strategy": "provider-budget-routing"}, "strategy", "unknown strategy"),
     ({"timeouts": 3}, "timeouts", "did you mean `timeout`?"),
 ]
 
@@ -482,7 +695,8 @@ class TestWhatIsRefused:
 
     @pytest.mark.parametrize(("settings", "key", "word"), WRONG_SETTINGS)
     def test_in_the_settings(self, settings: dict[Any, Any], key: str, word: str) -> None:
-        (problem,) = refused({"settings": settings, "deployments": [entry()]})
+        deployments = [entry(), entry(id="b", model_name="pro")]
+        (problem,) = refused({"settings": settings, "deployments": deployments})
 
         assert problem.startswith(f"<dict>: settings.{key}: ")
         assert word in problem
@@ -519,7 +733,9 @@ class TestWhatIsRefused:
     def test_not_yet_is_silent_about_what_is_there(self) -> None:
         assert not_yet("weight") is None
         assert not_yet("rpm") is None
-        assert "later version" in str(not_yet("fallbacks"))
+        for name in ("fallbacks", "cost_per_second", "retires_on"):
+            assert not_yet(name) is None
+        assert "later version" in str(not_yet("drop_params"))
 
     @pytest.mark.parametrize("key", ["model_list", "router_settings", "litellm_settings"])
     def test_the_form_of_litellm(self, key: str) -> None:
@@ -555,6 +771,17 @@ class TestWhatIsRefused:
 
         load({"deployments": [keyless("a", "http://a:pw@h"), keyless("b", "http://b:pw@h")]})
         refused({"deployments": [keyless("a", "http://h"), keyless("b", "http://h")]})
+
+    def test_a_fallback_to_an_unknown_group_is_told_with_every_other(self) -> None:
+        fallbacks = {"sora-2": ["a", "b", "sora-2"], "c": "sora-2"}
+        problems = refused({"settings": {"fallbacks": fallbacks}, "deployments": [entry()]})
+
+        assert [problem.split(": ")[1] for problem in problems] == [
+            "settings.fallbacks.sora-2[0]",
+            "settings.fallbacks.sora-2[1]",
+            "settings.fallbacks.c",
+            "settings.fallbacks.sora-2",
+        ]
 
     def test_everything_at_once(self) -> None:
         problems = refused(
@@ -773,6 +1000,9 @@ LEAKS: list[str] = [
     "rpm: {0}",
     "job_ttl: {0}",
     "max_parallel_jobs: [{0}]",
+    "cost_per_second: {0}",
+    "cost_per_second: {{720p: {0}}}",
+    "retires_on: {0}",
     "{0}",
     "[{0}, x]",
 ]

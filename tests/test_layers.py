@@ -18,7 +18,17 @@ PACKAGE = Path(router.__file__).parent
 LAYERS: dict[int, set[str]] = {
     1: {"types", "errors", "_doors", "_yaml", "_reading"},
     2: {"operations", "config", "events", "ids", "leases", "observations", "outcomes", "messages"},
-    3: {"selection", "balancing", "health", "limits", "retry", "transport", "providers", "state"},
+    3: {
+        "selection",
+        "balancing",
+        "health",
+        "limits",
+        "retry",
+        "transport",
+        "providers",
+        "state",
+        "polling",
+    },
     4: {
         "engine",
         "fleet",
@@ -34,7 +44,7 @@ LAYERS: dict[int, set[str]] = {
         "reporting",
         "trip",
     },
-    5: {"router", "sdk", "cli", "proxy", "__main__", "__init__"},
+    5: {"router", "sdk", "cli", "proxy", "telemetry", "__main__", "__init__"},
 }
 LAYER = {unit: layer for layer, units in LAYERS.items() for unit in units}
 BESIDE = "testing"
@@ -135,7 +145,19 @@ def fresh(code: str) -> str:
     return done.stdout
 
 
-HEAVY = {"redis", "rich", "typer", "click", "openai", "litellm", "runwayml", "fastapi", "celery"}
+HEAVY = {
+    "redis",
+    "rich",
+    "typer",
+    "click",
+    "openai",
+    "litellm",
+    "runwayml",
+    "fastapi",
+    "celery",
+    "opentelemetry",
+    "prometheus_client",
+}
 
 
 @pytest.mark.parametrize("module", ["router", "router.testing"])

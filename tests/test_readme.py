@@ -1,9 +1,11 @@
-"""The README is true: its programs run, its commands are those of CI, its YAML loads."""
+"""The README is true: its programs run, its YAML loads. Its test command is CI's: test_ci."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import yaml
 
 import router.sdk
 from router import Router
-from router.errors import AmbiguousSubmitError
+from router.cli.app import app
+from router.errors import AmbiguousSubmitError, AuthenticationError
 from router.testing import StandIn
 
 ROOT = Path(__file__).parent.parent
@@ -94,8 +97,46 @@ def test_the_application_test_fails_where_an_answer_is_not_lost() -> None:
     assert AmbiguousSubmitError is names["AmbiguousSubmitError"]
 
 
+def test_the_metrics_are_scraped(folder: Path) -> None:
+    # In a process of its own: the client's own registry and the port are for good.
+    assert "start_http_server(9464)" in program("start_http_server")
+    program_here = program("start_http_server").replace(
+        "start_http_server(9464)", 'server, _ = start_http_server(0, addr="127.0.0.1")'
+    )
+    scrape = """
+import urllib.request
+with router:
+    router.video_generation(prompt="A heron lands", model="sora-2")
+print(urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/").read().decode())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program_here + scrape],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    counted = re.findall(r"^video_router_attempts_total\{(.*)\} 1.0$", done.stdout, re.MULTILINE)
+    (labels,) = counted
+    assert 'operation="generation"' in labels
+    assert 'result="success"' in labels
+    assert "video_router_ejected_until_timestamp_seconds" in done.stdout
+
+
+def test_the_hook_that_does_more_wakes_somebody(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: dict[str, Any] = {}
+    monkeypatch.setenv("EAST_KEY", "sk-revoked")
+    exec(program("wake somebody"), names)
+    with names["router"] as working, pytest.raises(AuthenticationError):
+        working.video_generation(prompt="A heron lands", model="sora-2", account="east")
+    assert capsys.readouterr().out == "wake somebody: east refuses its key or its bill\n"
+
+
 def test_every_python_block_is_run_here() -> None:
-    assert len(blocks("python")) == 4
+    assert len(blocks("python")) == 6
 
 
 def test_the_yaml_loads() -> None:
@@ -105,10 +146,12 @@ def test_the_yaml_loads() -> None:
             assert set(loaded.statistics()) == {written["id"] for written in data["deployments"]}
 
 
-def test_ci_runs_the_readmes_test_command() -> None:
-    (command,) = [block for block in blocks("console") if "pytest" in block]
-    install = command.strip().split(" && ", 2)[2]
-    assert install in (ROOT / ".ci" / "run").read_text()
+def test_the_on_call_page_names_every_command_and_no_other() -> None:
+    known = {command.callback.__name__.replace("_", "-") for command in app.registered_commands}
+    table = README.partition("By symptom:")[2].partition("\n## ")[0]
+    named = {name for name in re.findall(r"`([a-z]+)\b[^`]*`", table) if name in known}
+    assert named == {"status", "jobs", "doctor", "drain", "restore", "release"}
+    assert set(re.findall(r"video-router ([a-z][a-z-]*)", README)) <= known
 
 
 def test_the_operation_table_names_methods_that_exist() -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
-from router.balancing.load import Load
-from router.types import Operation
+from router.balancing.choice import Choice, Weighed, by_weight
+from router.operations import Demand
 
 __all__ = ["weighted_random"]
 
 
-def weighted_random(loads: Sequence[Load], operation: Operation, now: float) -> list[float]:
-    """All alike, so that the draw by weight decides."""
-    return [1.0] * len(loads)
+def weighted_random(
+    candidates: Sequence[Weighed],
+    weights: Sequence[float],
+    demand: Demand,
+    now: float,
+    rng: random.Random,
+) -> Choice:
+    """All alike but for who was drawn."""
+    return Choice(by_weight(weights, rng), [1.0] * len(candidates))

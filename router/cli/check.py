@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +29,7 @@ def check(
 ) -> None:
     """Check a configuration: every problem with its line, or the deployments as a table."""
     try:
-        config = load_file(file, environ=os.environ, vocabulary=VOCABULARY)
+        config = load_file(file, environ=os.environ, vocabulary=VOCABULARY, now=time.time())
     except ConfigError as error:
         refuse(file, error.problems, as_json)
         raise typer.Exit(1) from None
@@ -111,6 +113,7 @@ def _data(config: Config) -> dict[str, Any]:
         "ok": True,
         "strategy": config.settings.strategy,
         "default_model": config.settings.default_model,
+        "fallbacks": {group: list(names) for group, names in config.settings.fallbacks.items()},
         "deployments": [_facts(one) for one in config.deployments],
         "warnings": list(config.warnings),
     }
@@ -127,4 +130,11 @@ def _facts(one: Deployment) -> dict[str, Any]:
         "weight": one.weight,
         "order": one.order,
         "operations": sorted(one.operations),
+        "cost_per_second": _prices(one),
+        "retires_on": one.retires_on and one.retires_on.isoformat(),
     }
+
+
+def _prices(one: Deployment) -> float | dict[str, float] | None:
+    prices = one.cost_per_second
+    return dict(prices) if isinstance(prices, Mapping) else prices

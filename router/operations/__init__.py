@@ -1,6 +1,6 @@
 """Calls as values: what a public method makes of its arguments before anything is decided."""
 
-from router.operations.call import MOST_COPIES, Call, Options
+from router.operations.call import MOST_COPIES, Call, Demand, Options
 from router.operations.describe import (
     content,
     create_character,
@@ -20,6 +20,7 @@ from router.operations.upload import Upload, opened
 __all__ = [
     "MOST_COPIES",
     "Call",
+    "Demand",
     "Options",
     "Upload",
     "content",

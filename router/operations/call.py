@@ -9,12 +9,21 @@ from typing import IO, Any, Generic, TypedDict, TypeVar
 
 from router.types import FileInput, Operation
 
-__all__ = ["MOST_COPIES", "Call", "Options"]
+__all__ = ["MOST_COPIES", "Call", "Demand", "Options"]
 
 # Copies of one character at most, so that an id stays short enough for a URL.
 MOST_COPIES = 8
 
 AnswerT = TypeVar("AnswerT", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a call asks for, as far as it tells candidates apart: so many `seconds` of video."""
+
+    operation: Operation
+    seconds: float = 4.0
+    size: str | None = None
 
 
 class Options(TypedDict, total=False):
@@ -48,7 +57,7 @@ class Call(Generic[AnswerT]):
     `ids` are what the call names (a video, or characters), as the caller wrote them. `upload` is
     the file to send and `upload_field` the name of its form field; `reference` is an image by url
     or file id. `replicate` is the number of copies, `None` for one in each account. `models` is
-    `None` where the caller named no group.
+    `None` where the caller named no group. `fallbacks` allows those of the settings.
     """
 
     operation: Operation
@@ -63,6 +72,7 @@ class Call(Generic[AnswerT]):
     upload_field: str = "video"
     reference: Mapping[str, str] | None = None
     replicate: int | None = 1
+    fallbacks: bool = True
     limit: int = 20
     after: str | None = None
     order: str = "desc"

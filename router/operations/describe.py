@@ -104,13 +104,15 @@ def generation(
     size: str | None = None,
     input_reference: ImageInput | None = None,
     characters: Sequence[CharacterRef] | None = None,
+    fallbacks: bool = True,
     **options: Unpack[Options],
 ) -> Call[Video]:
     """Start a video from a prompt.
 
     With `characters` it goes to an account that holds all of them. `input_reference` is a file,
     `{"image_url": …}` or `{"file_id": …}`; `seconds` and `size` are sent as they are, since what
-    is allowed differs between providers.
+    is allowed differs between providers. With `fallbacks=False` it goes to no group but those it
+    names, whatever the settings say.
     """
     reference = input_reference if isinstance(input_reference, Mapping) else None
     if reference is not None and len({"image_url", "file_id"} & set(reference)) != 1:
@@ -132,6 +134,7 @@ def generation(
         upload=None if isinstance(input_reference, Mapping) else input_reference,
         upload_field="input_reference",
         reference=reference,
+        fallbacks=_flag("fallbacks", fallbacks),
         **_checked(options),
     )
 
@@ -260,6 +263,9 @@ def routing_only(
     character_id: str | None = None,
     characters: Sequence[CharacterRef] | None = None,
     input_reference: ImageInput | None = None,
+    seconds: str | int | None = None,
+    size: str | None = None,
+    fallbacks: bool = True,
     **options: Unpack[Options],
 ) -> Call[Any]:
     """A call for `pick`: only what routing depends on. The caller sends it."""
@@ -273,6 +279,9 @@ def routing_only(
         models=_models(model, target_model_names),
         ids=tuple(id_in(one) for one in (*named, *(characters or ()))),
         reference=input_reference if isinstance(input_reference, Mapping) else None,
+        seconds=_seconds(seconds),
+        size=size,
+        fallbacks=_flag("fallbacks", fallbacks),
         **_checked(options),
     )
 
@@ -310,6 +319,13 @@ def _seconds(seconds: str | int | None) -> str | None:
     if not 0 < length < float("inf"):
         _refuse(f"seconds is a positive number, not {seconds!r}")
     return str(seconds)
+
+
+def _flag(name: str, value: object) -> bool:
+    # A list of groups, which other libraries take here, would be true and mean nothing.
+    if not isinstance(value, bool):
+        _refuse(f"{name} is true or false; the groups stand in the settings")
+    return value
 
 
 def id_in(named: object) -> str:

@@ -13,9 +13,20 @@ from typing import Any
 
 from router.state.keeper import Keeper
 from router.state.memory import MemoryStore
-from router.state.sharing import News, Picture, Sharing, Store, Turn
+from router.state.sharing import News, Picture, Running, Sharing, Store, Told, Turn
 
-__all__ = ["STORES", "Keeper", "MemoryStore", "News", "Picture", "Sharing", "Store", "Turn"]
+__all__ = [
+    "STORES",
+    "Keeper",
+    "MemoryStore",
+    "News",
+    "Picture",
+    "Running",
+    "Sharing",
+    "Store",
+    "Told",
+    "Turn",
+]
 
 
 def _redis(client: Any, namespace: str) -> Store:

@@ -17,8 +17,9 @@ A user of Redis's needs no more than this, for the namespace `video-router` (a c
 
     ACL SETUSER router on >… ~{video-router}:v1:* resetchannels &{video-router}:v1:* RIGHTS
 
-where RIGHTS is `connecting.RIGHTS`. Without the channel (`&…`), or without `+publish +subscribe`,
-all works but that an ejection takes up to a second to get around.
+where RIGHTS is `connecting.RIGHTS`; a sentinel's user needs `+sentinel|masters`. Without the
+channel (`&…`), or without `+publish +subscribe`, all works but that an ejection takes up to a
+second to get around.
 """
 
 from __future__ import annotations
@@ -162,9 +163,18 @@ def _master(hosts: list[tuple[str, int]], steps: list[str], options: dict[str, A
         untyped: Any = redis.sentinel.Sentinel  # as the cluster's nodes are
         patience = {**_patience(), **asking, **told}
         sentinel = untyped(hosts, sentinel_kwargs=patience, **{**options, "db": database})
+        sentinel.sentinels = [_Asked(host=host, port=port, **patience) for host, port in hosts]
         return sentinel.master_for(service, **told)
 
     return Client(make)
+
+
+class _Asked(redis.Redis):
+    """A sentinel. Where none answers, redis-py's error shows each, by default with its password."""
+
+    def __repr__(self) -> str:
+        where = self.connection_pool.connection_kwargs
+        return f"{where['host']}:{where['port']}"
 
 
 def _cluster(hosts: list[tuple[str, int]], steps: list[str], options: dict[str, Any]) -> Client:

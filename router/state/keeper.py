@@ -8,8 +8,9 @@ It starts with the first call and dies with the process. What the store does to 
 line in the log when the store goes out of reach and one when it is back, and between them it tries
 again, more and more slowly, down to once in a second.
 
-A second thread listens where the store can tell at once that a sibling has news. It only rings: a
-store that cannot, or whose listener is cut off, is asked each second all the same.
+A second thread listens where the store can tell at once that a sibling has news, and takes in what
+it is told. It only hurries: a store that cannot tell, or whose listener is cut off, is asked each
+second all the same.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from collections.abc import Generator
 from typing import Protocol, runtime_checkable
 
-from router.state.sharing import Sharing
+from router.state.sharing import Sharing, Told
 
 __all__ = ["Keeper", "Tells"]
 
@@ -30,14 +31,17 @@ log = logging.getLogger("router")
 TURN_SECONDS = 1.0
 FIRST_RETRY = 0.1
 LONGEST_RETRY = 1.0
+# At the end a store that has failed so often in a row, so many seconds apart, is given up.
+LAST_TRIES = 5
+LAST_RETRY = 0.05
 
 
 @runtime_checkable
 class Tells(Protocol):
     """A store that can tell when somebody has news."""
 
-    def listen(self) -> Generator[str, None, None]:
-        """The ids of workers as they have news, and '' once it listens; blocks in between.
+    def listen(self) -> Generator[Told, None, None]:
+        """What workers tell, as they have news, and nothing once it listens; blocks in between.
 
         Raises `OSError` when it is cut off, and ends when it is told to `hush`.
         """
@@ -84,15 +88,16 @@ class Keeper:
                 self._life.start()
 
     def stop(self, seconds: float = 1.0) -> None:
-        """Turn once more, so that nothing is left untold, and end. A later call starts anew."""
+        """Turn until nothing is left untold, and end. A later call starts anew."""
         with self._starting:
             life, self._life = self._life, None
             if life is not None:
                 self._sharing.ring = _nobody
         if life is not None:
             life.stop(seconds)
-            if self._own is not None:
-                self._own.close()
+        # It may have been used without the thread: a look at the whole fleet asks by itself.
+        if self._own is not None:
+            self._own.close()
 
 
 def _nobody() -> None:
@@ -107,6 +112,7 @@ class _Life:
         self._where = where
         self.rung = threading.Event()
         self._stopping = threading.Event()
+        self._ends = 0.0
         self._away = False
         self._turner = threading.Thread(target=self._turns, name="router-state", daemon=True)
         self._listener = threading.Thread(target=self._listens, name="router-news", daemon=True)
@@ -117,6 +123,7 @@ class _Life:
             self._listener.start()
 
     def stop(self, seconds: float) -> None:
+        self._ends = time.monotonic() + seconds
         self._stopping.set()
         self.rung.set()
         self._turner.join(seconds)
@@ -129,20 +136,35 @@ class _Life:
 
     def _turns(self) -> None:
         retry = FIRST_RETRY
+        failures = 0
         while True:
             ending = self._stopping.is_set()
             more = self._turn()
-            if ending or (self._away and self._stopping.is_set()):
+            failures = failures + 1 if self._away else 0
+            if self._is_over(failures, ending=ending):
                 return
             if self._away:
                 # Not hurried by what rings: a store that fails at once would be asked without end.
-                self._stopping.wait(retry)
+                if self._stopping.wait(retry):
+                    time.sleep(LAST_RETRY)
                 retry = min(2 * retry, LONGEST_RETRY)
                 continue
             retry = FIRST_RETRY
-            if not more:
+            if not more and not ending:
                 self.rung.wait(TURN_SECONDS)
             self.rung.clear()
+
+    def _is_over(self, failures: int, *, ending: bool) -> bool:
+        """Whether the thread may end: all is told, or the time is up, or nobody listens.
+
+        One turn is not always enough: where the answer to the one before was lost, it tells that
+        one's batch again, and what was learned since is still to be told.
+        """
+        if not self._stopping.is_set():
+            return False
+        if time.monotonic() >= self._ends or failures >= LAST_TRIES:
+            return True
+        return ending and not self._away and not self._sharing.has_to_tell
 
     def _turn(self) -> bool:
         try:
@@ -175,9 +197,8 @@ class _Life:
             began = time.monotonic()
             try:
                 with contextlib.closing(store.listen()) as heard:
-                    for worker in heard:
-                        if worker != self._sharing.worker:
-                            self.rung.set()
+                    for told in heard:
+                        self._sharing.hear(told)
                         if self._stopping.is_set():
                             return
             except Exception as exc:  # noqa: BLE001  (the turns go on, and say what is to be said)

@@ -7,15 +7,32 @@ store has to do.
 from __future__ import annotations
 
 import dataclasses
+import heapq
+import itertools
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import islice
+from typing import TypeAlias
 
-from router.leases import WINDOW, Acquire, Command, Grant, Job, Need, Release, Seen, Settle
-from router.observations import Batch, Change, CountKey, Ejection, EjectionKey, Sums, SumsKey
-from router.state.sharing import News, Picture, Turn
+from router.leases import WINDOW, Acquire, Command, Grant, Job, Leave, Need, Release, Seen, Settle
+from router.observations import (
+    HEALTH_BUCKET,
+    HEALTH_BUCKETS,
+    READS,
+    SERIES,
+    SUBMITS,
+    Batch,
+    Change,
+    CountKey,
+    Ejection,
+    EjectionKey,
+    Scope,
+    Sums,
+    SumsKey,
+)
+from router.state.sharing import MOST_RUNNING, News, Picture, Running, Turn, is_telling
 
 __all__ = ["MemoryStore"]
 
@@ -25,6 +42,42 @@ KEEP_ENDED = 10_000
 WAITS_SECONDS = 3.0
 """Who has not asked again for so long waits no more."""
 ALIVE_SECONDS = 10.0
+DAY = 86_400.0
+HISTORY_SECONDS = 7 * DAY
+EJECTION_MARGIN = 60.0
+TOMBSTONE_SECONDS = 600.0
+QUEUE_SECONDS = 60.0
+
+Name: TypeAlias = tuple[str, Hashable]
+"""What is kept, by its kind and its key."""
+
+
+class _Terms:
+    """Until when each name is kept. A name stands in the heap once, however often it is renewed."""
+
+    def __init__(self) -> None:
+        self._ends: dict[Name, float] = {}
+        self._heap: list[tuple[float, int, Name]] = []
+        self._order = itertools.count()
+
+    def keep(self, name: Name, until: float) -> None:
+        """Keep a name until then; of two terms the later one holds."""
+        known = self._ends.get(name)
+        if known is None:
+            heapq.heappush(self._heap, (until, next(self._order), name))
+        self._ends[name] = until if known is None else max(known, until)
+
+    def over(self, now: float) -> list[Name]:
+        """The names whose term is over; they are told once."""
+        found = list[Name]()
+        while self._heap and self._heap[0][0] <= now:
+            *_, name = heapq.heappop(self._heap)
+            if self._ends[name] > now:  # renewed meanwhile
+                heapq.heappush(self._heap, (self._ends[name], next(self._order), name))
+            else:
+                del self._ends[name]
+                found.append(name)
+        return found
 
 
 class MemoryStore:
@@ -35,38 +88,51 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._generation = uuid.uuid4().hex
         self._version = 0
-        self._changed: dict[tuple[str, object], int] = {}
+        self._changed: dict[Name, int] = {}
         self._sequences: dict[str, int] = {}
         self._workers: dict[str, float] = {}
         self._sums: dict[SumsKey, Sums] = {}
         self._counts: dict[CountKey, int] = {}
         self._ejections: dict[EjectionKey, Ejection] = {}
         self._restored: dict[str, float] = {}
+        self._returned: dict[tuple[str, Scope], float] = {}
+        # By deployment: what runs there, in the order of acceptance.
+        self._running: dict[str, dict[str, Job]] = {}
+        self._lapses: dict[str, float] = {}
         self._changes: deque[Change] = deque(maxlen=KEEP_CHANGES)
         # By resource: its holders and when they lapse, or the times of its grants.
         self._held: dict[str, dict[str, float]] = {}
+        # By resource: who waits, in the order of first asking, and when they asked last.
         self._queues: dict[str, dict[str, float]] = {}
-        self._asked: dict[str, float] = {}
+        # By resource: when those who were refused were told to come back.
+        self._told: dict[str, list[float]] = {}
         self._asking: dict[str, float] = {}
         self._jobs: dict[str, Job] = {}
         self._ended: dict[str, str] = {}
+        self._terms = _Terms()
 
     def turn(self, turn: Turn) -> News:
         with self._lock:
             now = self._now()
+            self._forget(now)
             self._workers[turn.worker] = now - 2 * ALIVE_SECONDS if turn.onlooker else now
+            self._terms.keep(("workers", turn.worker), now + DAY)
             if turn.sequence > self._sequences.get(turn.worker, 0):
                 self._sequences[turn.worker] = turn.sequence
-                self._learn(turn.batch)
+                self._learn(turn.batch, now)
             for command in turn.commands:
                 self._obey(command, now)
+            self._drop_unseen(now)
             grants = tuple(self._grant(acquire, now) for acquire in turn.acquires)
             since = turn.since if turn.generation == self._generation else 0
-            return dataclasses.replace(self._since(min(since, self._version), now), grants=grants)
+            news = self._since(since if since <= self._version else 0, now)
+            ended = tuple(holder for holder in turn.running if holder in self._ended)
+            return dataclasses.replace(news, grants=grants, ended=ended)
 
     def picture(self, resources: tuple[str, ...]) -> Picture:
         with self._lock:
             now = self._now()
+            self._forget(now)
             held = {resource: len(self._holders(resource, now)) for resource in resources}
             jobs = sorted(self._jobs.values(), key=lambda job: -job.accepted_at)
             holders = {
@@ -94,33 +160,69 @@ class MemoryStore:
             ]
         return [Settle(holder, (), (resource,), left, job) for holder, resource, left, job in held]
 
+    def running(self) -> tuple[str, ...]:
+        """The jobs that hold something."""
+        with self._lock:
+            by_jobs = [by for resource, by in self._held.items() if Need(resource, 0).for_job]
+            holders = dict.fromkeys(holder for by in by_jobs for holder in by)
+            return tuple(holder for holder in holders if holder in self._jobs)
+
+    def release(self, holders: Iterable[str]) -> None:
+        """Give back what these hold, wherever."""
+        with self._lock:
+            for holder in holders:
+                for held in self._held.values():
+                    held.pop(holder, None)
+
     def close(self) -> None:
         """Nothing is open."""
 
+    # What is forgotten --------------------------------------------------------------------------
+
+    def _forget(self, now: float) -> None:
+        """Let go of what nobody needs any more, as Redis lets it expire."""
+        for kind, key in self._terms.over(now):
+            getattr(self, f"_{kind}").pop(key, None)
+            if kind == "workers":
+                self._sequences.pop(str(key), None)
+            self._changed.pop((kind, key), None)
+        while self._changes and self._changes[-1].at <= now - HISTORY_SECONDS:
+            self._changes.pop()
+
     # What is learned ----------------------------------------------------------------------------
 
-    def _learn(self, batch: Batch) -> None:
+    def _learn(self, batch: Batch, now: float) -> None:
         for key, sums in batch.sums.items():
             self._sums[key] = self._sums.get(key, Sums()) + sums
-            self._touch("sums", key)
+            self._touch("sums", key, now + _kept(key[0]))
         for count_key, count in batch.counts.items():
             self._counts[count_key] = self._counts.get(count_key, 0) + count
-            self._touch("counts", count_key)
+            self._touch("counts", count_key, now + _kept(count_key[0]))
         for deployment, at in batch.restored.items():
             if at > self._restored.get(deployment, 0.0):
                 self._restored[deployment] = at
-                self._touch("restored", deployment)
+                self._touch("restored", deployment, now + DAY)
+        for returned_key, at in batch.returned.items():
+            if at > self._returned.get(returned_key, 0.0):
+                self._returned[returned_key] = at
+                self._touch("returned", returned_key, now + DAY)
         for ejection_key, ejection in batch.ejections.items():
             known = self._ejections.get(ejection_key)
-            restored = self._restored.get(ejection_key[0], 0.0)
-            if ejection.at < restored:
+            void_before = self._void_before(ejection_key[0], ejection)
+            if ejection.at < void_before:
                 continue  # void, whenever it comes
-            if known is None or ejection.outlasts(known, restored):
+            if known is None or ejection.outlasts(known, void_before):
                 self._ejections[ejection_key] = ejection
-                self._touch("ejections", ejection_key)
+                ends = max(ejection.until, now) + EJECTION_MARGIN
+                self._touch("ejections", ejection_key, ends)
         self._changes.extendleft(batch.changes)
 
-    def _touch(self, kind: str, key: object) -> None:
+    def _void_before(self, name: str, ejection: Ejection) -> float:
+        returned = {side: self._returned.get((name, side), 0.0) for side in (SUBMITS, READS)}
+        return ejection.void_before(self._restored.get(name, 0.0), returned)
+
+    def _touch(self, kind: str, key: Hashable, until: float) -> None:
+        self._terms.keep((kind, key), until)
         self._version += 1
         # Moved to the end: the names stand in the order of their last change.
         self._changed.pop((kind, key), None)
@@ -132,7 +234,8 @@ class MemoryStore:
         for (kind, key), version in fresh:
             if version <= since:
                 break
-            getattr(news, kind)[key] = getattr(self, f"_{kind}")[key]
+            known = getattr(self, f"_{kind}")[key]
+            getattr(news, kind)[key] = _told(known) if kind == "running" else known
         return news
 
     def _alive(self, now: float) -> dict[str, float]:
@@ -149,51 +252,91 @@ class MemoryStore:
 
     def _queue(self, resource: str, now: float) -> dict[str, float]:
         queue = self._queues.setdefault(resource, {})
-        for ticket in [t for t in queue if self._asked.get(t, 0.0) <= now - WAITS_SECONDS]:
+        for ticket in [t for t, asked in queue.items() if asked <= now - WAITS_SECONDS]:
             del queue[ticket]
         return queue
 
     def _grant(self, acquire: Acquire, now: float) -> Grant:
         full: list[tuple[str, float | None]] = []
+        windows: list[str | None] = []
         for index, choice in enumerate(acquire.choices):
-            blocked = next(self._blocked(choice, acquire.ticket, now), None)
+            blocked, by = self._blocked(choice, acquire.ticket, now)
             if blocked is None:
                 for need in choice:
                     until = now if need.in_window else now + acquire.lapse(need)
-                    self._held[need.resource][acquire.token] = until
-                self._leave(acquire)
+                    self._hold(need.resource, acquire.token, until, now)
+                self._leave(acquire.ticket, _resources(acquire))
                 return Grant(index)
             full.append(blocked)
+            windows.append(by)
         self._enter(acquire, full, now)
+        if acquire.last:
+            self._tell(full, windows, now)
         return self._refused(tuple(full), now)
+
+    def _hold(self, resource: str, holder: str, until: float, now: float) -> None:
+        self._held.setdefault(resource, {})[holder] = until
+        self._terms.keep(("held", resource), max(now + DAY, until))
 
     def _blocked(
         self, choice: tuple[Need, ...], ticket: str | None, now: float
-    ) -> Iterator[tuple[str, float | None]]:
-        """The needs that have no room, and in how many seconds they will, where that is known."""
+    ) -> tuple[tuple[str, float | None] | None, str | None]:
+        """The first need that has no room, the seconds in which the choice surely has none, and by
+        which window."""
+        first: str | None = None
+        at_least: float | None = None
+        by: str | None = None
         for need in choice:
             holders, queue = self._holders(need.resource, now), self._queue(need.resource, now)
             before = list(queue).index(ticket) if ticket in queue else len(queue)
             taken = len(holders) + before
             if taken < need.limit:
                 continue
-            opens = None
-            if need.in_window and need.limit and holders:
-                place = min(taken - need.limit, len(holders) - 1)
-                opens = sorted(holders.values())[place] + WINDOW - now
-            yield need.resource, opens
+            first = first or need.resource
+            if need.in_window and need.limit > 0 and holders:
+                place = taken - need.limit + self._about_to_come(need.resource, now)
+                opens = _opens(sorted(holders.values()), need.limit, place) - now
+                if opens > (at_least or 0.0):
+                    at_least, by = opens, need.resource
+        return (None if first is None else (first, at_least)), by
+
+    def _about_to_come(self, resource: str, now: float) -> int:
+        """How many were told to come back when a window opens for them, and have not come yet."""
+        told = self._told.get(resource)
+        if told is None:
+            return 0
+        told[:] = [at for at in told if at > now]
+        return len(told)
+
+    def _tell(
+        self, full: list[tuple[str, float | None]], windows: list[str | None], now: float
+    ) -> None:
+        """Who is refused where a window opens at a known time comes back then, at the first there
+        is; the next one hears of the time after it."""
+        opens = [
+            (at or 0.0, first) for (first, at), by in zip(full, windows, strict=True) if by == first
+        ]
+        if opens:
+            at, resource = min(opens)
+            self._told.setdefault(resource, []).append(now + at)
+            self._terms.keep(("told", resource), now + 10 * WINDOW)
 
     def _enter(self, acquire: Acquire, full: list[tuple[str, float | None]], now: float) -> None:
-        if acquire.ticket is not None:
-            self._asked[acquire.ticket] = now
-            for resource, _ in full:
-                self._queues[resource].setdefault(acquire.ticket, now)
+        if acquire.ticket is None:
+            return
+        for resource, _ in full:
+            self._queues[resource].setdefault(acquire.ticket, now)
+        # A place is kept while its holder asks, also where something else stands in the way.
+        for resource in _resources(acquire):
+            queue = self._queues.get(resource, {})
+            if acquire.ticket in queue:
+                queue[acquire.ticket] = now
+                self._terms.keep(("queues", resource), now + QUEUE_SECONDS)
 
-    def _leave(self, acquire: Acquire) -> None:
-        if acquire.ticket is not None:
-            self._asked.pop(acquire.ticket, None)
-            for need in (need for choice in acquire.choices for need in choice):
-                self._queues.get(need.resource, {}).pop(acquire.ticket, None)
+    def _leave(self, ticket: str | None, resources: Iterable[str]) -> None:
+        if ticket is not None:
+            for resource in resources:
+                self._queues.get(resource, {}).pop(ticket, None)
 
     def _refused(self, full: tuple[tuple[str, float | None], ...], now: float) -> Grant:
         blocked = dict.fromkeys(r for r, _ in full if r.startswith("jobs:"))
@@ -207,6 +350,7 @@ class MemoryStore:
             holding += [job.accepted_at for job in jobs]
             if self._asking.get(resource, 0.0) <= now:
                 self._asking[resource] = now + 2.0
+                self._terms.keep(("asking", resource), now + 2.0)
                 unseen += sorted(jobs, key=lambda job: job.seen_at)[:3]
         return Grant(None, full, tuple(unseen), tuple(holding))
 
@@ -218,6 +362,10 @@ class MemoryStore:
         elif isinstance(command, Release):
             for resource in command.resources:
                 self._held.get(resource, {}).pop(command.holder, None)
+            if command.holder in self._jobs:
+                self._run_no_more(self._jobs[command.holder], now)
+        elif isinstance(command, Leave):
+            self._leave(command.ticket, command.resources)
 
     def _settle(self, settle: Settle, now: float) -> None:
         job = settle.job
@@ -226,14 +374,17 @@ class MemoryStore:
             self._held.get(resource, {}).pop(settle.token, None)
         for resource in settle.hold if ended is None else ():
             holder = settle.token if job is None else job.holder
-            self._held.setdefault(resource, {})[holder] = now + settle.seconds
+            self._hold(resource, holder, now + settle.seconds, now)
         if job is not None:
             # What is known of it already was seen later than its acceptance.
-            self._jobs.setdefault(
-                job.holder, job if ended is None else dataclasses.replace(job, status=ended)
-            )
+            if job.holder not in self._jobs:
+                known = job if ended is None else dataclasses.replace(job, status=ended)
+                self._jobs[job.holder] = known
+                self._terms.keep(("jobs", job.holder), now + DAY)
             if len(self._jobs) > KEEP_JOBS:
                 del self._jobs[next(iter(self._jobs))]
+            if ended is None:
+                self._run(self._jobs[job.holder], now + settle.seconds, now)
 
     def _seen(self, seen: Seen, now: float) -> None:
         for resource in seen.resources:
@@ -241,11 +392,67 @@ class MemoryStore:
             if seen.ended:
                 holders.pop(seen.holder, None)
             elif seen.holder in holders:
-                holders[seen.holder] = now + seen.seconds
+                self._hold(resource, seen.holder, now + seen.seconds, now)
         if seen.ended:
             self._ended[seen.holder] = seen.status
+            lasts = max(TOMBSTONE_SECONDS, seen.seconds)
+            self._terms.keep(("ended", seen.holder), now + lasts)
             if len(self._ended) > KEEP_ENDED:
                 del self._ended[next(iter(self._ended))]
         job = self._jobs.get(seen.holder)
-        if job is not None:
-            self._jobs[seen.holder] = dataclasses.replace(job, status=seen.status, seen_at=now)
+        if job is None:
+            return
+        self._terms.keep(("jobs", seen.holder), now + DAY)
+        fresh = self._jobs[seen.holder] = job.sighted(seen.status, now)
+        if seen.ended:
+            self._run_no_more(fresh, now)
+        elif seen.holder in self._running.get(job.deployment, {}):
+            self._lapses[seen.holder] = now + seen.seconds
+            self._running[job.deployment][seen.holder] = fresh
+            if is_telling(job, fresh):
+                self._touch("running", job.deployment, now + DAY)
+
+    # What runs ----------------------------------------------------------------------------------
+
+    def _run(self, job: Job, lapses: float, now: float) -> None:
+        self._running.setdefault(job.deployment, {}).setdefault(job.holder, job)
+        self._lapses[job.holder] = lapses
+        self._touch("running", job.deployment, now + DAY)
+
+    def _run_no_more(self, job: Job, now: float) -> None:
+        self._lapses.pop(job.holder, None)
+        if self._running.get(job.deployment, {}).pop(job.holder, None) is not None:
+            self._touch("running", job.deployment, now + DAY)
+
+    def _drop_unseen(self, now: float) -> None:
+        """What nobody has seen for long is not counted on any more."""
+        for holder in [h for h, lapses in self._lapses.items() if lapses <= now]:
+            job = self._jobs.get(holder)
+            if job is not None:
+                self._run_no_more(job, now)
+            self._lapses.pop(holder, None)
+
+
+def _told(running: Mapping[str, Job]) -> Running:
+    return Running(tuple(islice(running.values(), MOST_RUNNING)), len(running))
+
+
+def _kept(kind: str) -> float:
+    """Seconds that sums and counts of a kind are kept; readers add the two newest epochs."""
+    return 2 * SERIES[kind].epoch if kind in SERIES else HEALTH_BUCKETS * HEALTH_BUCKET
+
+
+def _resources(acquire: Acquire) -> list[str]:
+    return [need.resource for choice in acquire.choices for need in choice]
+
+
+def _opens(granted: list[float], limit: int, place: int) -> float:
+    """When a window has room: as many grants have left it as stand in the way.
+
+    Or, beyond those that stand there now, as those that are about to come have filled it anew.
+    """
+    if place < len(granted):
+        return granted[place] + WINDOW
+    rounds, place = divmod(place - len(granted), limit)
+    place = min(max(len(granted) - limit, 0) + place, len(granted) - 1)
+    return granted[place] + WINDOW * (2 + rounds)

@@ -11,18 +11,30 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 import redis.exceptions
 
-from router.leases import Acquire, Command, Grant, Job, Need, Release, Seen, Settle
-from router.observations import HEALTH_BUCKET, SERIES, Batch, Cause, Change, Ejection, Sums
-from router.state.sharing import News, Picture, Turn
+from router.leases import Acquire, Command, Grant, Job, Leave, Need, Release, Seen, Settle
+from router.observations import (
+    HEALTH_BUCKET,
+    HEALTH_BUCKETS,
+    SERIES,
+    Batch,
+    Cause,
+    Change,
+    Ejection,
+    Sums,
+)
+from router.state.sharing import MOST_RUNNING, News, Picture, Running, Told, Turn
 
 __all__ = ["RedisStore"]
+
+log = logging.getLogger("router")
 
 FORM = "v1"
 MOST_NAMES = 2000
@@ -41,12 +53,13 @@ class RedisStore:
         self._source = files("router.state").joinpath("lua/turn.lua").read_text("utf-8")
         self._sha = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
         self._heard: Any = None
+        self._reading = _Reading()
 
     def turn(self, turn: Turn) -> News:
         written = json.dumps(_written(turn, uuid.uuid4().hex), separators=(",", ":"))
         with _out_of_reach():
-            told, names, grants = self._run(written)
-            return _news(told, names, grants)
+            told, names, grants, ended = self._run(written)
+            return self._reading.news(told, names, grants, ended)
 
     def picture(self, resources: tuple[str, ...]) -> Picture:
         with _out_of_reach():
@@ -55,7 +68,7 @@ class RedisStore:
             workers = self._client.zrangebyscore(
                 f"{self._prefix}workers", now - ALIVE_SECONDS, "+inf", withscores=True
             )
-            jobs = [_job(job) for job in self._client.hvals(f"{self._prefix}jobs")]
+            jobs = self._reading.jobs(self._client.hvals(f"{self._prefix}jobs"))
             changes = self._client.lrange(f"{self._prefix}history", 0, -1)
             counting = self._client.pipeline(transaction=False)
             for resource in resources:
@@ -71,11 +84,10 @@ class RedisStore:
         }
         jobs.sort(key=lambda job: -job.accepted_at)
         alive = {_text(worker): float(at) for worker, at in workers}
-        told = [Change(**json.loads(change)) for change in changes]
-        return Picture(now, alive, held, jobs, told, holders)
+        return Picture(now, alive, held, jobs, self._reading.changes(changes), holders)
 
-    def listen(self) -> Generator[str, None, None]:
-        """The ids of workers as they have news, and '' once it listens; blocks in between.
+    def listen(self) -> Generator[Told, None, None]:
+        """What workers tell, as they have news, and nothing once it listens; blocks in between.
 
         Raises `OSError` when it is cut off, and ends when it is told to `hush`.
         """
@@ -88,14 +100,15 @@ class RedisStore:
             finally:
                 heard.close()
 
-    def _told(self, heard: Any) -> Iterator[str]:
+    def _told(self, heard: Any) -> Iterator[Told]:
         asked = False
         while self._heard is heard:
             message = heard.get_message(timeout=SILENT_SECONDS)
             if message is not None:
                 asked = False
                 if message["type"] != "pong":
-                    yield _text(message["data"]) if message["type"] == "message" else ""
+                    is_news = message["type"] == "message"
+                    yield self._reading.told(message["data"]) if is_news else Told()
             elif asked:
                 raise redis.exceptions.TimeoutError("nothing is heard any more")
             else:  # Where nothing is said for long, is there still somebody?
@@ -136,7 +149,7 @@ def _out_of_reach() -> Iterator[None]:
     """Whatever Redis answers in place of what it is to do, in the words of the protocol."""
     try:
         yield
-    except redis.exceptions.RedisError as exc:
+    except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException) as exc:
         raise ConnectionError(_reason(exc)) from exc
     except (TypeError, ValueError, KeyError, IndexError) as exc:
         raise ConnectionError(
@@ -162,9 +175,11 @@ def _written(turn: Turn, proposed: str) -> dict[str, Any]:
         "known": turn.generation,
         "proposed": proposed,
         "most": MOST_NAMES,
+        "jobs": MOST_RUNNING,
         "learned": _learned(turn.batch),
         "orders": [_order(command) for command in turn.commands],
         "asks": [_ask(acquire) for acquire in turn.acquires],
+        "running": turn.running,
     }
 
 
@@ -187,10 +202,11 @@ def _learned(batch: Batch) -> dict[str, Any]:
             for key, sums in batch.sums.items()
         ],
         "counts": [
-            [_name("counts", *key[:4]), key[4], count, _kept(key[0])]
+            [_name("counts", *key[:4]), key[4], count, _kept(key[0]), key[4] == "f"]
             for key, count in batch.counts.items()
         ],
         "restored": [[_name("restored", name), repr(at)] for name, at in batch.restored.items()],
+        "returned": [[_name("returned", *key), repr(at)] for key, at in batch.returned.items()],
         "ejections": [
             [
                 _name("ejections", name, scope, cause.value),
@@ -201,7 +217,7 @@ def _learned(batch: Batch) -> dict[str, Any]:
                     "step": str(ejection.step),
                     "reason": ejection.reason,
                 },
-                _name("restored", name),
+                _undone_by(name, ejection),
             ]
             for (name, scope, cause), ejection in batch.ejections.items()
         ],
@@ -209,9 +225,15 @@ def _learned(batch: Batch) -> dict[str, Any]:
     }
 
 
+def _undone_by(name: str, ejection: Ejection) -> list[str]:
+    """The names of what makes an ejection void: a restoration, or all that has returned."""
+    sides = ejection.sides if ejection.cause is Cause.FAILURES else ()
+    return [_name("restored", name), *(_name("returned", name, side) for side in sides)]
+
+
 def _kept(kind: str) -> int:
     """Seconds that counts of a kind are kept."""
-    return int(2 * SERIES[kind].epoch) if kind in SERIES else int(12 * HEALTH_BUCKET)
+    return int(2 * SERIES[kind].epoch) if kind in SERIES else int(HEALTH_BUCKETS * HEALTH_BUCKET)
 
 
 def _order(command: Command) -> dict[str, Any]:
@@ -225,6 +247,7 @@ def _order(command: Command) -> dict[str, Any]:
             "seconds": repr(command.seconds),
             "holder": job.holder if job else "",
             "job": json.dumps(_strings(job)) if job else "",
+            "running": _name("running", job.deployment) if job else "",
         }
     if isinstance(command, Seen):
         return {
@@ -235,18 +258,26 @@ def _order(command: Command) -> dict[str, Any]:
             "ended": command.ended,
             "seconds": repr(command.seconds),
         }
+    if isinstance(command, Leave):
+        return {"kind": "leave", "ticket": command.ticket, "queues": command.resources}
     assert isinstance(command, Release)
     return {"kind": "release", "holder": command.holder, "resources": command.resources}
 
 
+_OF_A_JOB = tuple(field.name for field in dataclasses.fields(Job))
+_TIMES = {"accepted_at", "seen_at", "length", "waited"}
+
+
 def _strings(job: Job) -> dict[str, str]:
-    return {name: str(value) for name, value in dataclasses.asdict(job).items()}
+    # One for each submit: `asdict` would take most of the time of a turn that tells of many.
+    return {name: str(getattr(job, name)) for name in _OF_A_JOB}
 
 
 def _ask(acquire: Acquire) -> dict[str, Any]:
     return {
         "token": acquire.token,
         "ticket": acquire.ticket or "",
+        "last": acquire.last,
         "choices": [
             [
                 [need.resource, need.limit, need.in_window, repr(acquire.lapse(need))]
@@ -264,59 +295,183 @@ def _text(raw: bytes | str) -> str:
     return raw.decode() if isinstance(raw, bytes) else raw
 
 
-def _news(told: Sequence[Any], names: Sequence[Any], grants: Sequence[Any]) -> News:
-    seconds, micros, generation, up_to, more, workers = told
-    news = News(
-        int(seconds) + int(micros) / 1e6,
-        _text(generation),
-        int(up_to),
-        bool(more),
-        int(workers),
-        grants=tuple(_grant(grant) for grant in grants),
-    )
-    for raw, flat in zip(names[::2], names[1::2], strict=True):
-        kind, *key = json.loads(raw)
-        values = [_text(value) for value in flat]
-        _take(news, kind, tuple(key), dict(zip(values[::2], values[1::2], strict=True)))
-    return news
+class _Reading:
+    """Reads what comes back, and what another release keeps there, as far as it is understood.
 
+    A release before or after this one may meet us in one namespace, while a fleet is renewed. What
+    it has more of is passed by, with one line in the log; it keeps nobody from all the rest.
+    """
 
-def _take(news: News, kind: str, key: tuple[Any, ...], fields: Mapping[str, str]) -> None:
-    if kind == "sums":
-        weight, total, squares = (float(fields[name]) for name in "wtq")
-        news.sums[key] = Sums(weight, total, squares, int(fields["n"]))
-    elif kind == "counts":
-        news.counts.update({(*key, name): int(count) for name, count in fields.items()})
-    elif kind == "restored":
-        news.restored[key[0]] = float(fields["at"])
-    elif kind == "ejections":
-        name, scope, cause = key
-        news.ejections[name, scope, Cause(cause)] = Ejection(
-            scope,
-            float(fields["until"]),
-            Cause(cause),
-            fields["reason"],
-            int(fields["step"]),
-            fields["credential"],
-            float(fields["at"]),
+    def __init__(self) -> None:
+        self._puzzled = False
+
+    def news(
+        self,
+        told: Sequence[Any],
+        names: Sequence[Any],
+        grants: Sequence[Any],
+        ended: Sequence[Any],
+    ) -> News:
+        seconds, micros, generation, up_to, more, workers = told
+        news = News(
+            int(seconds) + int(micros) / 1e6,
+            _text(generation),
+            int(up_to),
+            bool(more),
+            int(workers),
+            grants=tuple(self._grant(grant) for grant in grants),
+            ended=tuple(_text(holder) for holder in ended),
+        )
+        for raw, flat in zip(names[::2], names[1::2], strict=True):
+            with self._unless_odd(raw):
+                values = [_text(value) for value in flat]
+                self._take(news, raw, dict(zip(values[::2], values[1::2], strict=True)))
+        return news
+
+    def told(self, raw: bytes | str) -> Told:
+        """What a sibling says at once; where that is not understood, that there is news."""
+        try:
+            said = json.loads(raw)
+            news = News(0.0, "", 0)
+            for name, at in [*said["restored"], *said["returned"]]:
+                self._take(news, name, {"at": at})
+            for name, verdict, count in said["failures"]:
+                self._take(news, name, {verdict: count})
+            for name, fields, _ in said["ejections"]:
+                self._take(news, name, fields)
+            return Told(_word(said["worker"]), news)
+        except (TypeError, ValueError, KeyError, AttributeError):
+            return Told(_shown(raw))
+
+    @staticmethod
+    def _take(news: News, name: bytes | str, fields: Mapping[str, str]) -> None:
+        kind, *key = json.loads(name)
+        _TAKEN_IN[kind](news, key, fields)
+
+    def jobs(self, written: Sequence[Any]) -> list[Job]:
+        found = list[Job]()
+        for raw in written:
+            with self._unless_odd(raw):
+                found.append(_job(raw))
+        return found
+
+    def changes(self, written: Sequence[Any]) -> list[Change]:
+        found = list[Change]()
+        for raw in written:
+            with self._unless_odd(raw):
+                found.append(_change(raw))
+        return found
+
+    def _grant(self, raw: Sequence[Any]) -> Grant:
+        index, full, jobs = raw
+        if int(index) >= 0:
+            return Grant(int(index))
+        known = list[tuple[bool, Job]]()
+        for ask, written in jobs:
+            with self._unless_odd(written):
+                known.append((bool(int(ask)), _job(written)))
+        return Grant(
+            None,
+            tuple((_text(name), float(opens) if opens else None) for name, opens in full),
+            tuple(job for ask, job in known if ask),
+            tuple(job.accepted_at for _, job in known),
         )
 
+    @contextlib.contextmanager
+    def _unless_odd(self, raw: bytes | str) -> Iterator[None]:
+        try:
+            yield
+        except (TypeError, ValueError, KeyError, AttributeError) as exc:
+            if not self._puzzled:
+                self._puzzled = True
+                log.warning(
+                    "shared state holds what this release does not understand, and passes by; "
+                    "another release in the same namespace? first of it: %.200s (%s)",
+                    _shown(raw),
+                    _reason(exc),
+                )
 
-def _grant(raw: Sequence[Any]) -> Grant:
-    index, full, jobs = raw
-    if int(index) >= 0:
-        return Grant(int(index))
-    known = [(bool(int(ask)), _job(written)) for ask, written in jobs]
-    return Grant(
-        None,
-        tuple((_text(name), float(opens) if opens else None) for name, opens in full),
-        tuple(job for ask, job in known if ask),
-        tuple(job.accepted_at for _, job in known),
+
+def _shown(raw: bytes | str) -> str:
+    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+
+
+def _sums(news: News, key: Sequence[Any], fields: Mapping[str, str]) -> None:
+    series, name, operation, epoch = key
+    weight, total, squares = (float(fields[one]) for one in "wtq")
+    sums = Sums(weight, total, squares, int(fields["n"]))
+    news.sums[_word(series), _word(name), _word(operation), _number(epoch)] = sums
+
+
+def _counts(news: News, key: Sequence[Any], fields: Mapping[str, str]) -> None:
+    kind, name, operation, epoch = key
+    named = _word(kind), _word(name), _word(operation), _number(epoch)
+    news.counts.update({(*named, field): int(count) for field, count in fields.items()})
+
+
+def _restored(news: News, key: Sequence[Any], fields: Mapping[str, str]) -> None:
+    (name,) = key
+    news.restored[_word(name)] = float(fields["at"])
+
+
+def _returned(news: News, key: Sequence[Any], fields: Mapping[str, str]) -> None:
+    name, side = key
+    news.returned[_word(name), _word(side)] = float(fields["at"])
+
+
+def _running(news: News, key: Sequence[Any], fields: Mapping[str, str]) -> None:
+    (name,) = key
+    jobs = tuple(_job(written) for holder, written in fields.items() if holder != "count")
+    news.running[_word(name)] = Running(jobs, int(fields["count"]))
+
+
+def _ejections(news: News, key: Sequence[Any], fields: Mapping[str, str]) -> None:
+    name, scope, cause = key
+    news.ejections[_word(name), _word(scope), Cause(cause)] = Ejection(
+        scope,
+        float(fields["until"]),
+        Cause(cause),
+        fields["reason"],
+        int(fields["step"]),
+        fields["credential"],
+        float(fields["at"]),
     )
+
+
+_TAKEN_IN: Mapping[str, Callable[[News, Sequence[Any], Mapping[str, str]], None]] = {
+    "sums": _sums,
+    "counts": _counts,
+    "restored": _restored,
+    "returned": _returned,
+    "running": _running,
+    "ejections": _ejections,
+}
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} where a word was to be")
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"{value!r} where a number was to be")
+    return value
 
 
 def _job(raw: bytes | str) -> Job:
+    """A job as it was written; of what another release tells more, nothing is taken."""
     written = json.loads(raw)
-    for name in ("accepted_at", "seen_at"):
-        written[name] = float(written[name])
-    return Job(**written)
+    facts = {name: written[name] for name in _OF_A_JOB if name in written}
+    for name in _TIMES & facts.keys():
+        facts[name] = float(facts[name])
+    return Job(**facts)
+
+
+_OF_A_CHANGE = tuple(field.name for field in dataclasses.fields(Change))
+
+
+def _change(raw: bytes | str) -> Change:
+    written = json.loads(raw)
+    return Change(**{name: written[name] for name in _OF_A_CHANGE})

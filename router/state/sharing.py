@@ -19,9 +19,18 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from router.leases import Acquire, Command, Grant, Job
-from router.observations import Batch, Change, CountKey, Ejection, EjectionKey, Sums, SumsKey
+from router.observations import (
+    Batch,
+    Change,
+    CountKey,
+    Ejection,
+    EjectionKey,
+    Scope,
+    Sums,
+    SumsKey,
+)
 
-__all__ = ["News", "Picture", "Sharing", "Store", "Turn"]
+__all__ = ["News", "Picture", "Running", "Sharing", "Store", "Told", "Turn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,30 @@ class Turn:
     commands: tuple[Command, ...] = ()
     acquires: tuple[Acquire, ...] = ()
     onlooker: bool = False
+    # Jobs that this worker takes for running, and would hear of if they have ended.
+    running: tuple[str, ...] = ()
+
+
+MOST_RUNNING = 32
+"""Jobs that a deployment's news tells of one by one."""
+SIGHT_SECONDS = 10.0
+
+
+def is_telling(before: Job, now: Job) -> bool:
+    """Whether a sight of a job is news to others: another status, or much older than before.
+
+    A job is looked at some ten times, and each time who runs jobs there would be told anew.
+    """
+    ages = [(job.seen_at - job.accepted_at) // SIGHT_SECONDS for job in (before, now)]
+    return before.status != now.status or ages[0] != ages[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What runs at a deployment: `count` jobs in all, and those that have run for longest."""
+
+    jobs: tuple[Job, ...]
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +92,22 @@ class News:
     counts: dict[CountKey, int] = field(default_factory=dict)
     ejections: dict[EjectionKey, Ejection] = field(default_factory=dict)
     restored: dict[str, float] = field(default_factory=dict)
+    returned: dict[tuple[str, Scope], float] = field(default_factory=dict)
+    running: dict[str, Running] = field(default_factory=dict)
     grants: tuple[Grant, ...] = ()
+    # Of the jobs that were asked after, those that somebody saw end.
+    ended: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a worker tells the others at once: who is out of rotation, or back in it.
+
+    Of `news` only that is filled. It is `None` where nobody says what the news are.
+    """
+
+    worker: str = ""
+    news: News | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +136,9 @@ class Store(Protocol):
 
 
 MOST_ORDERS = 10_000
+MOST_AT_ONCE = 250
+"""Orders in one turn. A long turn holds up this worker's calls, with whom it shares an interpreter,
+and every other worker, since a store does one thing at a time."""
 
 
 class Sharing:
@@ -108,8 +159,12 @@ class Sharing:
         self.onlooker = onlooker
         # What this worker holds, to be told before anything else when the store is back.
         self.register: Callable[[], list[Command]] = list
+        # Some of the jobs that it takes for running: others may have seen them end.
+        self.running: Callable[[], tuple[str, ...]] = tuple
         # Rung when something is not to wait for the next turn.
         self.ring: Callable[[], object] = lambda: None
+        # Takes in what a sibling tells at once, where that need not wait for a turn.
+        self.overhear: Callable[[News], object] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -121,12 +176,18 @@ class Sharing:
         self._sequence = 0
         self._since, self._generation = 0, ""
         self._orders: list[Command] = []
-        # Of the orders of a turn the first so many are a registration, made anew for the next.
+        # What is still to be registered; of the orders of a turn the first so many are of it.
+        self._registering: list[Command] = []
         self._registered = 0
+        # Whether a turn had no room for all the orders.
+        self._behind = False
         self._emptied = False
-        # How many turns went well.
+        # Whether the last turn went wrong.
+        self._lost = False
+        # How many turns went well, and whether any did: before that the shared time is a guess.
         self.turns = 0
-        # Why the store is out of reach, while it is.
+        self.met = threading.Event()
+        # Why the store is out of reach, until it has answered and knows what it missed.
         self.away: str | None = None
         self._asks: list[tuple[Acquire, Future[Grant]]] = []
 
@@ -157,6 +218,17 @@ class Sharing:
             self._outbox.changes.append(change)
         self.ring()
 
+    def tell_returned(self, deployment: str, scope: Scope, at: float, change: Change) -> None:
+        with self._lock:
+            self._outbox.add_returned(deployment, scope, at)
+            self._outbox.changes.append(change)
+        self.ring()
+
+    def unordered(self) -> list[Command]:
+        """The orders that the store has not been given yet."""
+        with self._lock:
+            return list(self._orders)
+
     def order(self, command: Command) -> None:
         """Have a command carried out in the next turn, after those ordered before.
 
@@ -174,9 +246,22 @@ class Sharing:
             self._asks.append((acquire, future))
         if self.inline:
             with contextlib.suppress(Exception):  # which the future tells
-                self.step()
+                while not future.done():
+                    self.step()
         self.ring()
         return future
+
+    def hear(self, told: Told) -> None:
+        """A sibling has news. They are taken in as they are told, or else asked for.
+
+        Deadlines only extend, so it does no harm to hear of them again in the next turn, or late.
+        """
+        if told.worker == self.worker:
+            return
+        if told.news is not None and self.overhear is not None:
+            self.overhear(told.news)
+        else:
+            self.ring()
 
     def untold(self, key: SumsKey) -> Sums:
         """What the store does not count yet of these sums."""
@@ -187,6 +272,13 @@ class Sharing:
         with self._lock:
             return self._outbox.counts.get(key, 0)
 
+    @property
+    def has_to_tell(self) -> bool:
+        """Whether there is something that the store has not answered to."""
+        with self._lock:
+            orders = self._registering or self._orders
+            return bool(self._outbox or self._sending or orders)
+
     # Turns --------------------------------------------------------------------------------------
 
     def step(self) -> bool:
@@ -196,54 +288,87 @@ class Sharing:
         be given again; who asked for a lease hears that there is no answer.
         """
         with self._turning:
-            turn, asked = self._take()
+            turn, asked = None, list[tuple[Acquire, Future[Grant]]]()
             try:
+                if self._lost:
+                    self._knock()
+                turn, asked = self._take()
                 news = self.store.turn(turn)
             except BaseException as exc:
-                self.away = str(exc) or type(exc).__name__
-                self._put_back(turn)
+                asked += self._failed(exc, turn)
                 for _, future in asked:
                     future.set_exception(exc)
                 raise
             with self._lock:
-                self._sending, self.away = None, None
+                self._sending, self._lost = None, False
+                if not self._behind:
+                    self.away = None
                 emptied = self._generation not in ("", news.generation)
                 self._since, self._generation = news.up_to, news.generation
                 self._emptied = emptied
                 self.turns += 1
             try:
                 self._absorb(news)
+                self.met.set()
             finally:
                 for (_, future), grant in zip(asked, news.grants, strict=True):
                     future.set_result(grant)
-            return news.more or emptied
+            return news.more or emptied or self._behind
+
+    def _knock(self) -> None:
+        """Does a store that was away answer? Raises what it raises.
+
+        The longer it is away, the more there is to tell it: to write all that down for each try
+        would slow down the calls that are to go on.
+        """
+        knock = Turn(self.worker, 0, Batch(), self._since, self._generation, onlooker=self.onlooker)
+        generation = self.store.turn(knock).generation
+        if generation != self._generation:
+            # Emptied meanwhile: read anew, as all that is held is registered anew.
+            self._since, self._generation = 0, generation
 
     def _take(self) -> tuple[Turn, list[tuple[Acquire, Future[Grant]]]]:
         with self._lock:
             if self._sending is None:
                 self._sending, self._outbox = self._outbox, Batch()
                 self._sequence += 1
-            orders, self._orders = self._orders, []
-            held = self.register() if self._emptied or self.away is not None else []
+            if self._emptied or self._lost:
+                self._registering = self.register()
+            held, self._registering = _parted(self._registering, MOST_AT_ONCE)
+            orders, self._orders = _parted(self._orders, MOST_AT_ONCE - len(held))
             self._registered = len(held)
-            orders[:0] = held
-            # Whoever gave up waiting for an answer has cancelled the question.
-            asked = [(a, f) for a, f in self._asks if f.set_running_or_notify_cancel()]
-            self._asks = []
+            self._behind = bool(self._registering or self._orders)
+            # What is held, and what was given back, is to be known before anything is granted.
+            asked = [] if self._behind else self._questions()
             turn = Turn(
                 self.worker,
                 self._sequence,
                 self._sending,
                 self._since,
                 self._generation,
-                tuple(orders),
+                (*held, *orders),
                 tuple(acquire for acquire, _ in asked),
                 self.onlooker,
+                self.running(),
             )
         return turn, asked
 
-    def _put_back(self, turn: Turn) -> None:
+    def _questions(self) -> list[tuple[Acquire, Future[Grant]]]:
+        """All that is asked; whoever gave up waiting for an answer has cancelled the question."""
+        asks, self._asks = self._asks, []
+        return [(a, f) for a, f in asks if f.set_running_or_notify_cancel()]
+
+    def _failed(self, exc: BaseException, turn: Turn | None) -> list[tuple[Acquire, Future[Grant]]]:
+        """A turn went wrong, or did not come about: what was asked meanwhile, to be refused."""
         with self._lock:
-            self._orders[:0] = turn.commands[self._registered :]
+            self.away, self._lost = str(exc) or type(exc).__name__, True
+            if turn is not None:
+                self._orders[:0] = turn.commands[self._registered :]
             # While the store is away for long, only so much is remembered for it.
             del self._orders[:-MOST_ORDERS]
+            self._registering = []
+            return self._questions()
+
+
+def _parted(commands: list[Command], place: int) -> tuple[list[Command], list[Command]]:
+    return commands[:place], commands[place:]

@@ -2,6 +2,7 @@
 
     POST   /_stand_in/faults     plan a fault: the arguments of `StandIn.fault()` as one JSON object
     GET    /_stand_in/faults     the planned faults and their hits
+    DELETE /_stand_in/faults     forget them, and nothing else
     GET    /_stand_in/accepted   the accepted submits, in order
     GET    /_stand_in/requests   the requests seen, in order
     DELETE /_stand_in            forget everything
@@ -35,6 +36,10 @@ def answer(provider: Provider, head: Head, content: bytes) -> Answer:
         case ("GET", "faults"):
             with provider.lock:
                 return _listed([_fault(fault) for fault in provider.faults.planned])
+        case ("DELETE", "faults"):
+            with provider.lock:
+                provider.faults.clear()
+            return Answer(204)
         case ("GET", "accepted"):
             with provider.lock:
                 return _listed([asdict(submit) for submit in provider.studio.accepted])

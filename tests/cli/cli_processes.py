@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -56,3 +57,11 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def until(so: Callable[[], object]) -> None:
+    """Wait until it is so."""
+    ends = time.monotonic() + PATIENCE
+    while not so():
+        assert time.monotonic() < ends, "it does not come about"
+        time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_a_wide_terminal_gets_a_table(run: Run, good: str) -> None:
     assert (told.returncode, told.stderr) == (0, "")
     assert "secret" not in told.stdout
     first, _, head, _, east, gen, reads, _, warning = told.stdout.splitlines()
-    assert first == "3 deployments in 3 model groups and 2 accounts, strategy lowest-latency"
+    assert first == "3 deployments in 3 model groups and 2 accounts, strategy lowest-completion"
     assert head.split()[:6] == ["deployment", "groups", "account", "provider", "model", "base_url"]
     facts = "east-1 sora-2, films east openai sora-2 https://east.example/v1 2 3 all 10"
     assert east.split() == facts.split()
@@ -95,3 +96,53 @@ def test_all_problems_come_at_once_each_in_a_line_with_its_place(run: Run, bad: 
 def test_a_missing_file_is_a_problem_like_another(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["check", "nowhere.yaml"]) == 1
     assert capsys.readouterr().err.startswith("nowhere.yaml: there is no such file")
+
+
+def test_who_retires_soon_and_who_has_are_warnings_with_their_lines(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    today = datetime.datetime.now(datetime.UTC).date()
+    dates = {days: today + datetime.timedelta(days=days) for days in (-400, 10, 400)}
+    facts = 'model_name: m, account: a, base_url: "https://h"'
+    entries = [f'- {{id: "in{days}", {facts}, retires_on: {on}}}' for days, on in dates.items()]
+    Path("dated.yaml").write_text("\n".join(["deployments:", *entries]))
+
+    assert app.run(["check", "dated.yaml"]) == 0
+    past, soon = capsys.readouterr().out.splitlines()[-2:]
+    assert past == (
+        f"warning dated.yaml:2: deployments[0].retires_on: `in-400` retired on {dates[-400]}: "
+        "only what it owns is served"
+    )
+    assert soon.startswith(
+        f"warning dated.yaml:3: deployments[1].retires_on: `in10` retires on {dates[10]}, in "
+    )
+
+    assert app.run(["check", "dated.yaml", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["warnings"]) == 2
+    assert found["deployments"][2]["retires_on"] == str(dates[400])
+
+
+def test_json_tells_prices_and_fallbacks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("priced.yaml").write_text(
+        "settings: {fallbacks: {pro: plain}}\n"
+        "accounts: {a: {base_url: 'https://h'}}\n"
+        "deployments:\n"
+        "- {id: one, model_name: pro, account: a, cost_per_second: {1280x720: 0.1, 1080P: 0.3}}\n"
+        "- {id: two, model_name: plain, account: a, cost_per_second: 0.25}\n"
+        "- {id: three, model_name: plain, account: a}\n"
+    )
+
+    assert app.run(["check", "priced.yaml", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fallbacks"] == {"pro": ["plain"]}
+    assert [one["cost_per_second"] for one in found["deployments"]] == [
+        {"1280x720": 0.1, "1080p": 0.3},
+        0.25,
+        None,
+    ]

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from cli_processes import PATIENCE, Finished, Start, listens, python
+from cli_processes import PATIENCE, Finished, Start, listens, python, until
 
 from router.cli import app
 from router.testing.media import CLIP
@@ -85,6 +85,18 @@ def test_interrupted_it_takes_its_servers_with_it(start: Start, number: int) -> 
     assert (process.returncode, errors) == (130, "video-router: interrupted\n")
     assert len(servers) == 3
     assert not any(listens(int(port)) for _, port in servers)
+
+
+def test_killed_it_takes_its_servers_with_it_as_well(start: Start) -> None:
+    process = start("demo", "--job-seconds", "60")
+    assert process.stdout is not None
+    told = ""
+    while "generate" not in told and (line := process.stdout.readline()):
+        told += line
+    servers = SERVER.findall(told)
+    assert len(servers) == 3
+    process.kill()
+    until(lambda: not any(listens(int(port)) for _, port in servers))
 
 
 def test_a_folder_that_cannot_be_is_one_line(

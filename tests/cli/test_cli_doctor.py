@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import socket
 from collections.abc import Callable
@@ -98,6 +99,21 @@ def test_a_broken_file_is_told_as_check_does(fleet: Fleet) -> None:
     said = fleet.tell("doctor", code=1)
     assert "deployments[0].wieght: unknown key" in said
     assert said.splitlines()[-1] == "1 problem: nothing of this file is in force."
+
+
+def test_who_retires_soon_and_who_has_are_notes(fleet: Fleet) -> None:
+    today = datetime.datetime.now(datetime.UTC).date()
+    soon, past = today + datetime.timedelta(days=9), today - datetime.timedelta(days=1)
+    fleet.configure({**EAST, "retires_on": str(soon)}, {**WEST, "retires_on": str(past)})
+    fleet.worker().share()
+    findings = found(fleet, code=0)
+    assert findings["east-1"]["what"].startswith(f"it retires on {soon}, in ")
+    assert findings["west-1"]["what"] == f"it retired on {past}: only what it owns is served"
+    assert findings["east-1"]["note"]
+    assert findings["west-1"]["note"]
+    assert "retires_on" in findings["east-1"]["advice"]
+    told = fleet.tell("doctor")
+    assert told.count("note   west-1: ") == 1, "that it is drained is no news beside its date"
 
 
 def test_without_redis_the_deployments_are_asked_all_the_same(fleet: Fleet) -> None:

@@ -156,6 +156,9 @@ def test_it_is_steered_from_outside(client: httpx.Client, provider: StandIn) -> 
     assert client.get(f"{control}/faults").json() == {"data": [{**fault, "hits": 1}]}
     (request,) = client.get(f"{control}/requests").json()["data"]
     assert (request["operation"], request["status"]) == ("generation", 503)
+    assert client.delete(f"{control}/faults").status_code == 204
+    assert client.get(f"{control}/faults").json() == {"data": []}
+    assert client.get(f"{control}/requests").json() == {"data": [request]}, "and nothing else"
     assert client.delete(control).status_code == 204
     id = client.post("/videos", json={"prompt": "x"}).json()["id"]
     assert client.get(f"{control}/accepted").json() == {

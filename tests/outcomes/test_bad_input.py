@@ -221,7 +221,7 @@ def test_other_libraries_arguments_are_a_type_error_that_names_the_replacement(
     assert provider.requests == []
 
 
-LATER = ("idempotency_key", "fallbacks", "max_cost")
+LATER = ("idempotency_key", "max_cost")
 
 
 @pytest.mark.parametrize("name", LATER)
@@ -235,6 +235,35 @@ def test_what_comes_later_is_refused_and_not_ignored(
 
     assert isinstance(error, errors.ConfigError)
     assert name in str(error)
+
+
+@pytest.mark.parametrize("value", [None, 0, "sora-2", ["sora-2"], {"sora-2": ["pro"]}])
+def test_fallbacks_are_allowed_or_not_and_named_in_the_settings_only(
+    call: Any, provider: StandIn, value: object
+) -> None:
+    router = in_process(provider)
+
+    error = refused(call, provider, router, "video_generation", prompt="a cat", fallbacks=value)
+
+    assert isinstance(error, errors.BadRequestError)
+    assert "fallbacks" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("video_edit", {"prompt": "x"}),
+        ("video_extension", {"prompt": "x", "seconds": 4}),
+        ("video_remix", {"prompt": "x"}),
+        ("video_status", {}),
+    ],
+)
+def test_only_a_generation_has_fallbacks(
+    call: Any, provider: StandIn, method: str, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError, match="fallbacks"):
+        call(in_process(provider), method, video_id=NATIVE, **arguments, fallbacks=False)
+    assert provider.requests == []
 
 
 @pytest.mark.parametrize("name", ["redis", "redis_url", "namespace"])

@@ -88,11 +88,12 @@ def test_three_such_calls_take_a_deployment_out_for_both_sides(
             call(router, "video_generation", prompt="a cat")
         assert caught.value.accepted == "no"
         assert caught.value.status is None
-    with pytest.raises(errors.NoDeploymentAvailableError):
-        call(router, "video_generation", prompt="a cat")
-
     (ejection,) = ejected(router)["east-1"]
     assert ejection["scope"] == "both"
+    # Nobody else is there, so it is asked still, but no call asks it twice.
+    with pytest.raises(errors.ConnectError) as caught:
+        call(router, "video_generation", prompt="a cat")
+    assert len(caught.value.attempts) == 1
     call.close(router)
 
 

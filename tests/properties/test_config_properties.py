@@ -31,7 +31,7 @@ VOCABULARY = Vocabulary(
             frozenset({Operation.GENERATION, Operation.STATUS, Operation.CONTENT}), "runwayml"
         ),
     },
-    strategies=("lowest-latency", "weighted-random"),
+    strategies=("lowest-completion", "lowest-latency", "weighted-random"),
 )
 URL = "https://host/v1"
 
@@ -92,6 +92,9 @@ headers = st.dictionaries(header_names, sendable, max_size=3).filter(
     lambda drawn: len({name.lower() for name in drawn}) == len(drawn)
 )
 seconds = st.floats(0.001, 1e6) | st.integers(1, 10**6)
+prices = st.floats(0, 1e3) | st.integers(0, 9)
+# Each in one spelling, so that no two of them are the same size.
+sizes = st.from_regex(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}|[1-9][0-9]{0,3}p", fullmatch=True)
 hosts = st.from_regex(r"[a-z][a-z0-9]{0,8}(\.[a-z]{2,5})?", fullmatch=True)
 url_paths = st.lists(st.text("abcdefv123-", min_size=1, max_size=6), max_size=3).map("/".join)
 base_urls = st.builds(
@@ -126,6 +129,8 @@ OPTIONAL = {
     "operations": st.lists(st.sampled_from([str(o) for o in Operation]), min_size=1, max_size=4),
     "timeout": seconds,
     "retry_on_5xx": st.booleans(),
+    "cost_per_second": prices | st.dictionaries(sizes, prices, min_size=1, max_size=3),
+    "retires_on": st.dates() | st.dates().map(str),
 }
 
 
@@ -157,6 +162,8 @@ def test_what_is_right_is_loaded_as_it_stands(data: dict[str, Any]) -> None:
         assert one.order == written.get("order", 1)
         assert one.timeout == written.get("timeout")
         assert one.retry_on_5xx is written.get("retry_on_5xx", False)
+        assert one.cost_per_second == written.get("cost_per_second")
+        assert str(one.retires_on) == str(written.get("retires_on"))
         assert one.operations == set(written.get("operations", Operation))
         assert plain(one.api_key) == written.get("api_key")
         assert {name: plain(value) for name, value in one.headers.items()} == {
@@ -208,7 +215,13 @@ def written_out(one: Deployment) -> dict[str, Any]:
         "operations": sorted(one.operations),
         "timeout": one.timeout,
         "retry_on_5xx": one.retry_on_5xx,
+        "cost_per_second": one.cost_per_second and plain_prices(one.cost_per_second),
+        "retires_on": one.retires_on,
     }
+
+
+def plain_prices(prices: float | Mapping[str, float]) -> float | dict[str, float]:
+    return dict(prices) if isinstance(prices, Mapping) else prices
 
 
 @given(good(), st.booleans(), st.sampled_from(["", "user@", "us%40er:pa%3Ass@"]))
@@ -561,7 +574,8 @@ wrong_urls = st.sampled_from(
 ) | st.sampled_from(["https://h:port", "https://h:70000", "https://[h", "https://ä", 7, [], {}])
 
 MISTAKES: dict[str, st.SearchStrategy[Any]] = {
-    "settings.strategy": wrong_names | st.sampled_from(["fastest", "least-busy"]),
+    "settings.strategy": wrong_names | st.sampled_from(["fastest", "least-busy", "simple-shuffle"]),
+    "settings.fallbacks": st.sampled_from([7, "a", [], ["a"], True, {7: "a"}, {True: ["a"]}]),
     "settings.connect_timeout": wrong_seconds,
     "settings.timeout": wrong_seconds,
     "settings.deadline": wrong_seconds,
@@ -582,6 +596,12 @@ MISTAKES: dict[str, st.SearchStrategy[Any]] = {
     "deployments[].operations": st.sampled_from([7, "status", {}, True, [7]]),
     "deployments[].timeout": wrong_seconds,
     "deployments[].retry_on_5xx": wrong_flags,
+    "deployments[].cost_per_second": st.sampled_from(
+        [-1, "cheap", "nan", "inf", True, [], {}, {"720p": None}, {7: 1}, {"1x2": 1, "1:2": 1}]
+    ),
+    "deployments[].retires_on": st.sampled_from(
+        ["soon", "2026-02-30", "20261231", "2026-W53", 20261231, 1.5, True, [], {}]
+    ),
 }
 KNOWN = {key.rpartition(".")[2] for key in MISTAKES} | {"settings", "accounts", "deployments"}
 # A word that is no key of ours in any version: a limit of the next one would be another mistake.
@@ -661,6 +681,48 @@ def _lines(node: yaml.Node, place: Place = ()) -> Iterator[tuple[Place, int]]:
 def _is_plain(value: Any) -> bool:
     """Whether nothing in it is a variable, which could be a mistake of its own."""
     return not any(form in str(value) for form in ("${", "os.environ/"))
+
+
+def groups_of(data: Mapping[str, Any]) -> list[str]:
+    named = (written["model_name"] for written in data["deployments"])
+    return sorted({name for one in named for name in ([one] if isinstance(one, str) else one)})
+
+
+@given(good(), st.data())
+def test_groups_may_stand_in_for_each_other_in_any_way(
+    data: dict[str, Any], more: st.DataObject
+) -> None:
+    groups = groups_of(data)
+    assume(len(groups) > 1)
+    one, other = more.draw(st.permutations(groups))[:2]
+    others = st.lists(st.sampled_from([g for g in groups if g != one]), min_size=1, unique=True)
+    fallbacks = {one: more.draw(others), other: one}
+    data["settings"]["fallbacks"] = fallbacks
+
+    assert load(data).settings.fallbacks == {one: tuple(fallbacks[one]), other: (one,)}
+
+
+@given(good(), names, st.data())
+def test_a_fallback_to_itself_or_to_nobody_is_told_where_it_stands(
+    data: dict[str, Any], name: str, more: st.DataObject
+) -> None:
+    group = more.draw(st.sampled_from(groups_of(data)))
+    assume(name not in groups_of(data))
+    # Without secrets: a name that has one in it is masked, which is another property.
+    data["settings"].pop("id_secrets", None)
+    for written in data["deployments"]:
+        written.pop("headers", None)
+        written.pop("api_key", None)
+
+    for fallbacks, wrong in (
+        ({group: group}, {group}),
+        ({group: name}, {group}),
+        ({name: group}, {name}),
+        ({group: [group, name]}, {group, f"{group}[1]"}),
+    ):
+        data["settings"]["fallbacks"] = fallbacks
+        told = places_in(refused(data))
+        assert told == {f"settings.fallbacks.{place}" for place in wrong}
 
 
 @given(good(), unknown_keys | st.sampled_from(sorted(KNOWN)), st.data())

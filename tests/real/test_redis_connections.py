@@ -8,6 +8,7 @@ import re
 import statistics
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import redis
 from real_redis import (
+    BOTH,
     Server,
     Traffic,
     certificates,
@@ -22,16 +24,20 @@ from real_redis import (
     ejected,
     figure,
     free_port,
+    kind_of,
+    locked,
     needs_redis,
+    needs_wheel,
     said,
     sentinels,
     server,
     share,
     until,
+    users,
     worker,
 )
 
-from router import ConfigError, Router
+from router import ConfigError, Router, StateUnavailableError
 from router.state import connecting
 from router.testing import StandIn
 
@@ -41,6 +47,36 @@ USER, PASSWORD = "router", "s3cr3t/p@ss:w?rd#1"
 ENCODED = "s3cr3t%2Fp%40ss%3Aw%3Frd%231"
 OURS = "~{video-router}:v1:*"
 HEARD = "&{video-router}:v1:*"
+SECRET = "hunter2"
+ALLOWED = (OURS, "resetchannels", HEARD, *connecting.RIGHTS.split())
+"""What the documentation of a URL says is enough for a user of Redis's."""
+LAYOUT = ("+cluster|slots", "+cluster|shards", "+command")
+"""And what a cluster's client asks besides."""
+
+on_both = pytest.mark.parametrize("one", BOTH, indirect=True)
+# A failover takes its time: once without and once with TLS, on one server each.
+plain_and_with_tls = pytest.mark.parametrize(
+    ("kind", "secure"),
+    [pytest.param("wheel", False, marks=needs_wheel), ("path", True)],
+    ids=["wheel-plain", "path-tls"],
+)
+
+
+@pytest.fixture
+def one(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    with server(tmp_path / "a", kind=kind_of(request)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Certificates, where the server on the PATH speaks TLS."""
+    made = certificates(tmp_path_factory.mktemp("certificates"))
+    try:
+        with server(tmp_path_factory.mktemp("tls"), signed=made):
+            return made
+    except AssertionError as exc:
+        pytest.skip(f"this redis-server speaks no TLS: {exc}")
 
 
 @contextlib.contextmanager
@@ -57,37 +93,40 @@ def in_one_slot(client: redis.Redis) -> None:
     assert all(key.startswith("{video-router}:v1:") for key in keys)
 
 
+def whole(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever said that it is out of reach says that it is back, and each says so once."""
+    until(lambda: said(caplog, "is back") == said(caplog, "out of reach"), 10, "all is whole")
+    assert said(caplog, "out of reach") <= 2
+
+
 # A server -----------------------------------------------------------------------------------------
 
 
-def test_a_server_with_a_password_and_a_numbered_database(
-    tmp_path: Path, provider: StandIn
-) -> None:
-    with server(tmp_path / "a") as one:
-        admin = one.client(db=3)
-        admin.config_set("requirepass", PASSWORD)
+@on_both
+def test_a_server_with_a_password_and_a_numbered_database(one: Server, provider: StandIn) -> None:
+    locked([one], PASSWORD)
+    with contextlib.closing(one.client(db=3)) as admin:
         url = f"redis://:{ENCODED}@127.0.0.1:{one.port}/3"
         with pair(provider, url) as workers:
             share(*workers)
             in_one_slot(admin)
             assert len(workers[0].jobs()) == 2
-        admin.close()
 
 
+@on_both
 def test_the_rights_that_are_named_are_enough(
-    tmp_path: Path, provider: StandIn, caplog: pytest.LogCaptureFixture
+    one: Server, provider: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with server(tmp_path / "a") as one, contextlib.closing(one.client()) as admin:
+    with contextlib.closing(one.client()) as admin:
 
         def allow(*rights: str) -> None:
-            rules = ["reset", "on", f">{PASSWORD}", *rights, *connecting.RIGHTS.split()]
-            admin.execute_command("ACL", "SETUSER", USER, *rules)
+            admin.execute_command("ACL", "SETUSER", USER, "reset", "on", f">{PASSWORD}", *rights)
 
-        allow(OURS, "resetchannels", HEARD)
+        allow(*ALLOWED)
         url = f"redis://{USER}:{ENCODED}@127.0.0.1:{one.port}/0"
         capped = {"max_parallel_jobs": 1, "rpm": 1000, "max_parallel_requests": 4}
         with pair(provider, url, **capped) as (first, second):
-            assert share(first, second) < 1.0
+            assert share(first, second) < 3.0
             made = [first.video_generation(prompt="x", max_wait=0.5) for _ in range(1)]
             for router in (first, second):
                 router.video_status(made[0].id)
@@ -99,7 +138,7 @@ def test_the_rights_that_are_named_are_enough(
             assert not [r for r in caplog.records if "shared state" in r.message]
             # Without the channel it takes the second that a turn comes in.
             admin.execute_command("ACL", "LOG", "RESET")
-            allow(OURS, "resetchannels")
+            allow(*(right for right in ALLOWED if right != HEARD))
             admin.execute_command("CLIENT", "KILL", "USER", USER)
             time.sleep(1.5)
             took = share(first, second)
@@ -121,100 +160,123 @@ def test_no_right_is_named_that_nothing_needs() -> None:
     assert named == called | asked | {"time", "select", "hello"}
 
 
-def test_a_unix_socket(tmp_path: Path, provider: StandIn) -> None:
-    with server(tmp_path / "a") as one, pair(provider, f"unix://{one.socket}?db=2") as workers:
+@on_both
+def test_a_unix_socket(one: Server, provider: StandIn) -> None:
+    with pair(provider, f"unix://{one.socket}?db=2") as workers:
         share(*workers)
         with contextlib.closing(one.client(db=2)) as client:
             in_one_slot(client)
 
 
-def test_valkey_is_another_name(tmp_path: Path, provider: StandIn) -> None:
-    with server(tmp_path / "a") as one, pair(provider, f"valkey://127.0.0.1:{one.port}") as workers:
+def test_valkey_is_another_name(one: Server, provider: StandIn) -> None:
+    with pair(provider, f"valkey://127.0.0.1:{one.port}") as workers:
         share(*workers)
-
-
-@pytest.fixture(scope="module")
-def signed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return certificates(tmp_path_factory.mktemp("certificates"))
-
-
-def with_tls(folder: Path, signed: dict[str, Path]) -> Server:
-    one = Server(folder)
-    one.options = (
-        *("--tls-port", str(one.port), "--tls-auth-clients", "no"),
-        *("--tls-cert-file", str(signed["cert"]), "--tls-key-file", str(signed["key"])),
-        *("--tls-ca-cert-file", str(signed["ca"])),
-    )
-    try:
-        return one.start()
-    except AssertionError as exc:
-        one.kill()
-        pytest.skip(f"this redis-server speaks no TLS: {exc}")
 
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
 def test_tls_with_a_ca_of_ones_own(
     tmp_path: Path, provider: StandIn, signed: dict[str, Path], scheme: str
 ) -> None:
-    one = with_tls(tmp_path / "a", signed)
-    try:
-        with contextlib.closing(one.client()) as admin:
-            admin.execute_command(
-                "ACL", "SETUSER", USER, "on", f">{PASSWORD}", OURS, "resetchannels", HEARD, "+@all"
-            )
-            url = f"{scheme}://{USER}:{ENCODED}@127.0.0.1:{one.port}/0?ssl_ca_certs={signed['ca']}"
-            with pair(provider, url) as workers:
-                assert share(*workers) < 1.0
-                in_one_slot(admin)
-    finally:
-        one.kill()
+    with server(tmp_path / "a", signed=signed) as one:
+        locked([one], PASSWORD, *ALLOWED, user=USER)
+        url = f"{scheme}://{USER}:{ENCODED}@127.0.0.1:{one.port}/0?ssl_ca_certs={signed['ca']}"
+        with pair(provider, url) as workers, contextlib.closing(one.client()) as admin:
+            assert share(*workers) < 3.0
+            in_one_slot(admin)
+            assert users(one) == {USER}
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("rediss://{}/0", "certificate verify failed"),
+        ("rediss+cluster://{}", "certificate verify failed"),
+        # Of sentinels redis-py says which could not be asked, and in newer versions no more.
+        ("rediss+sentinel://{}/mymaster?sentinel_password={secret}", "ConnectionError"),
+    ],
+)
 def test_tls_from_somebody_unknown_is_refused_and_calls_go_on(
     tmp_path: Path,
     provider: StandIn,
     signed: dict[str, Path],
     caplog: pytest.LogCaptureFixture,
+    url: str,
+    says: str,
 ) -> None:
-    one = with_tls(tmp_path / "a", signed)
-    try:
-        with worker(provider, f"rediss://:{ENCODED}@127.0.0.1:{one.port}") as router:
+    caplog.set_level(logging.DEBUG)
+    with (
+        server(tmp_path / "a", signed=signed) as one,
+        contextlib.closing(one.client()) as admin,
+    ):
+        where = url.format(f":{ENCODED}@127.0.0.1:{one.port}", secret=SECRET)
+        with worker(provider, where) as router:
             for _ in range(20):
                 router.video_generation(prompt="x")
-            until(lambda: "out of reach" in caplog.text, 3)
-            assert "certificate verify failed" in caplog.text
-            with contextlib.closing(one.client()) as admin:
-                assert admin.dbsize() == 0
-    finally:
-        one.kill()
+            until(lambda: "out of reach" in caplog.text, 5)
+            with pytest.raises(StateUnavailableError) as refused:
+                router.jobs()
+            assert admin.dbsize() == 0
+    told = caplog.text + "".join(traceback.format_exception(refused.value))
+    assert says in told
+    assert PASSWORD not in told
+    assert SECRET not in told
 
 
 # Sentinels ----------------------------------------------------------------------------------------
 
 
+@plain_and_with_tls
 def test_a_master_is_lost_in_the_middle_of_traffic(
-    tmp_path: Path, provider: StandIn, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    provider: StandIn,
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
+    kind: str,
+    secure: bool,
 ) -> None:
+    """With TLS, master and sentinels also ask for a user each, and the rights are the least."""
     caplog.set_level(logging.WARNING, "router")
-    with sentinels(tmp_path) as (master, replica, watching):
+    ca = request.getfixturevalue("signed") if secure else None
+    with sentinels(tmp_path, kind, ca) as (master, replica, watching):
         hosts = ",".join(f"127.0.0.1:{one.port}" for one in watching)
-        with pair(provider, f"redis+sentinel://{hosts}/mymaster/0") as workers:
+        url = f"redis+sentinel://{hosts}/mymaster/0"
+        if ca is not None:
+            locked([master, replica], PASSWORD, *ALLOWED, user=USER)
+            locked(watching, PASSWORD, "+sentinel|masters", user="asks")
+            url = f"rediss+sentinel://{USER}:{ENCODED}@{hosts}/mymaster/0?ssl_ca_certs={ca['ca']}"
+            url += f"&sentinel_username=asks&sentinel_password={ENCODED}"
+        with pair(provider, url) as workers:
             share(*workers)
             with Traffic(*workers) as traffic:
                 time.sleep(0.3)
                 master.kill()
+                elected = until(lambda: leads(replica), 20, "the replica leads")
                 with contextlib.closing(replica.client()) as client:
-                    elected = until(lambda: client.info("replication")["role"] == "master", 20)
-                    until(lambda: client.client_list(_type="pubsub"), 8, "somebody listens")
-                    until(lambda: said(caplog, "is back") >= 2, 8, "both say they are back")
-                    again = share(*workers)
+                    again = share(*workers, within=20)
+                    until(lambda: listening(client) == 2, 20, "both listen")
+                    whole(caplog)
                     in_one_slot(client)
+                    assert users(replica) == {USER if secure else "default"}
+                    assert "asks" in set().union(*map(users, watching)) or not secure
             figure(
                 f"a new master after {elected:.1f} s, sharing over it in {1000 * again:.0f} ms;"
                 f" {traffic.calls} calls meanwhile, slowest {1000 * max(traffic.seconds):.0f} ms"
             )
             assert traffic.errors == []
-            assert said(caplog, "out of reach") == said(caplog, "is back") == 2
+    assert PASSWORD not in caplog.text
+
+
+def leads(one: Server) -> bool:
+    """Whether it is a master by now; who is promoted cuts its clients off."""
+    with contextlib.suppress(redis.RedisError), contextlib.closing(one.client()) as client:
+        return bool(client.info("replication")["role"] == "master")
+    return False
+
+
+def listening(client: redis.Redis) -> int:
+    """How many workers listen for news; sentinels listen too, for their own."""
+    ((_, count),) = client.pubsub_numsub("{video-router}:v1:news")
+    return int(count)
 
 
 # Clusters -----------------------------------------------------------------------------------------
@@ -229,13 +291,12 @@ def owner(nodes: list[Server]) -> Server:
     raise AssertionError("nobody has our keys")
 
 
-def test_a_cluster_whose_slot_moves(
-    tmp_path: Path, provider: StandIn, caplog: pytest.LogCaptureFixture
-) -> None:
-    with cluster(tmp_path) as nodes:
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_cluster_whose_slot_moves(tmp_path: Path, provider: StandIn, kind: str) -> None:
+    with cluster(tmp_path, kind=kind) as nodes:
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
         with pair(provider, f"redis+cluster://{hosts}", max_parallel_jobs=1000) as workers:
-            assert share(*workers) < 1.0
+            assert share(*workers) < 3.0
             assert len(workers[1].jobs()) == 2
             holding = owner(nodes)
             with contextlib.closing(holding.client()) as client:
@@ -264,28 +325,42 @@ def migrated(source: Server, target: Server, slot: int, nodes: list[Server]) -> 
                 client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
 
 
+# redis-py leaves what it had open to a node that it forgets to the garbage collector.
+@pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning")
+@plain_and_with_tls
 def test_a_cluster_that_loses_the_master_of_our_slot(
-    tmp_path: Path, provider: StandIn, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    provider: StandIn,
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
+    kind: str,
+    secure: bool,
 ) -> None:
+    """With TLS, every node also asks for a user, and the rights are the least."""
     caplog.set_level(logging.WARNING, "router")
-    with cluster(tmp_path, masters=3, replicas=3) as nodes:
+    ca = request.getfixturevalue("signed") if secure else None
+    with cluster(tmp_path, masters=3, replicas=3, kind=kind, signed=ca) as nodes:
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes[:3])
-        with pair(provider, f"redis+cluster://{hosts}") as workers:
+        url = f"redis+cluster://{hosts}"
+        if ca is not None:
+            locked(nodes, PASSWORD, *ALLOWED, *LAYOUT, user=USER)
+            url = f"rediss+cluster://{USER}:{ENCODED}@{hosts}?ssl_ca_certs={ca['ca']}"
+        with pair(provider, url) as workers:
             share(*workers)
             holding = owner(nodes)
             heir = nodes[nodes.index(holding) + 3]
-            with Traffic(*workers) as traffic, contextlib.closing(heir.client()) as client:
+            with Traffic(*workers) as traffic:
                 holding.kill()
-                elected = until(lambda: client.info("replication")["role"] == "master", 20)
-                back = until(lambda: said(caplog, "is back") >= 2, 8, "both say they are back")
-                took = share(*workers)
+                elected = until(lambda: leads(heir), 20, "the replica leads")
+                took = share(*workers, within=20)
+                whole(caplog)
+                assert users(heir) == {USER if secure else "default"}
             figure(
-                f"a new master after {elected:.1f} s, seen after {back:.1f} s more, sharing over"
-                f" it in {1000 * took:.0f} ms; {traffic.calls} calls meanwhile,"
-                f" slowest {1000 * max(traffic.seconds):.0f} ms"
+                f"a new master after {elected:.1f} s, sharing over it in {1000 * took:.0f} ms;"
+                f" {traffic.calls} calls meanwhile, slowest {1000 * max(traffic.seconds):.0f} ms"
             )
             assert traffic.errors == []
-            assert said(caplog, "out of reach") == said(caplog, "is back") == 2
+    assert PASSWORD not in caplog.text
 
 
 # Nobody there, and nothing that can be read -------------------------------------------------------
@@ -312,7 +387,7 @@ def test_nothing_connects_before_the_first_call(
     built = time.monotonic() - began
     with router:
         assert threading.active_count() == running
-        assert built <= 0.2
+        assert built < 1.0
         seconds = []
         for _ in range(10):
             began = time.monotonic()
@@ -320,12 +395,10 @@ def test_nothing_connects_before_the_first_call(
             seconds.append(time.monotonic() - began)
         until(lambda: said(caplog, "out of reach"), 8)
     figure(f"built in {1000 * built:.1f} ms, first call {1000 * seconds[0]:.1f} ms")
-    assert sorted(seconds)[-2] < 0.09  # one at most has waited
-    assert max(seconds) < 2.0
+    # One at most has waited for its 0.1 s, and what else there is is the machine's noise.
+    assert statistics.median(seconds) < 0.09
+    assert max(seconds) < 5.0
     assert said(caplog, "out of reach") == 1
-
-
-SECRET = "hunter2"
 
 
 @pytest.mark.parametrize(

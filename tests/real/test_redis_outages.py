@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 import redis
 from real_redis import (
+    BOTH,
     Server,
     Traffic,
     figure,
+    kind_of,
     needs_redis,
     said,
     server,
@@ -41,9 +43,12 @@ PREFIX = "{video-router}:v1:"
 limited = pytest.mark.parametrize("limits", [{}, LIMITS], ids=["unlimited", "limited"])
 
 
+on_both = pytest.mark.parametrize("one", BOTH, indirect=True)
+
+
 @pytest.fixture
-def one(tmp_path: Path) -> Iterator[Server]:
-    with server(tmp_path / "a") as running:
+def one(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    with server(tmp_path / "a", kind=kind_of(request)) as running:
         yield running
 
 
@@ -222,6 +227,7 @@ def test_a_name_that_leads_to_the_new_master(
             assert other.zcard(f"{PREFIX}workers") == 2
 
 
+@on_both
 @limited
 def test_out_of_memory(
     one: Server, provider: StandIn, caplog: pytest.LogCaptureFixture, limits: dict[str, int]
@@ -384,6 +390,7 @@ def test_a_hundred_megabytes_under_one_of_our_names(
         assert len(caplog.text) < 100_000
 
 
+@on_both
 def test_scripts_are_lost_in_the_middle(
     one: Server, provider: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -397,6 +404,7 @@ def test_scripts_are_lost_in_the_middle(
         assert said(caplog, "shared state") == 0
 
 
+@on_both
 def test_all_keys_are_lost_in_the_middle(
     one: Server, provider: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -426,6 +434,7 @@ def test_all_keys_are_lost_in_the_middle(
             assert said(caplog, "shared state") == 0
 
 
+@on_both
 def test_other_applications_and_other_namespaces_are_let_alone(
     one: Server, provider: StandIn
 ) -> None:

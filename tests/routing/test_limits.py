@@ -404,12 +404,28 @@ def test_the_calls_own_wait_beats_the_setting(call: Doors, fleet: Fleet) -> None
     assert fleet.clock.passed == pytest.approx(3)
 
 
+@pytest.mark.parametrize("ending", ["no room", "the deadline"])
+def test_who_gives_up_waiting_stands_in_nobodys_way(call: Doors, fleet: Fleet, ending: str) -> None:
+    """Not even for the moment after which a dead one is missed."""
+    one, other = fleet(deployment("east-1", max_parallel_jobs=1), max_wait=60)
+    fleet.provider.fault("never_ends")
+    made = generates(call, one)
+    limit = {"max_wait": 3} if ending == "no room" else {"deadline": 3}
+    with pytest.raises((CapacityError, DeadlineExceededError)):
+        generates(call, other, **limit)
+    fleet.meet()
+    one.observe(made.id, "completed")
+    fleet.meet()
+    generates(call, one, max_wait=0)
+
+
 def test_a_wait_for_a_window_ends_when_it_opens(call: Doors, fleet: Fleet) -> None:
     one, other = fleet(deployment("east-1", rpm=1), max_wait=100)
     generates(call, one)
     fleet.clock.advance(52)
     generates(call, other)
-    assert fleet.clock.passed == pytest.approx(60, abs=0.5)
+    # A Redis has a time of its own, in which this test takes a moment.
+    assert 58 < fleet.clock.passed <= 60.5
 
 
 def test_the_deadline_bounds_the_wait(call: Doors, fleet: Fleet) -> None:
@@ -518,7 +534,7 @@ def test_who_is_cancelled_gives_back_unless_a_job_may_run(
     asyncio.run(main())
 
 
-def test_who_is_cancelled_while_waiting_holds_no_slot_and_soon_no_place(
+def test_who_is_cancelled_while_waiting_holds_no_slot_and_no_place(
     provider: StandIn, clock: FakeClock
 ) -> None:
     class Yields(FakeClock):
@@ -540,7 +556,6 @@ def test_who_is_cancelled_while_waiting_holds_no_slot_and_soon_no_place(
         with pytest.raises(asyncio.CancelledError):
             await waits
         router.observe(made.id, "completed")
-        time.advance(3.1)
         await router.avideo_generation(prompt="x")
         assert len(provider.accepted) == 2
         await router.aclose()

@@ -10,7 +10,7 @@ import pytest
 from routing_parts import Doors, FakeClock, deployment, serving
 from sharing_parts import MEETINGS, Meet
 
-from router import Router, RouterError, events
+from router import Router, RouterError, StateUnavailableError, events
 from router.observations import Batch, Cause, Ejection, Sums, epoch_of, sample
 from router.state import STORES, MemoryStore, News, Picture, Store, Turn
 from router.testing import StandIn
@@ -188,7 +188,7 @@ def test_a_batch_that_arrives_twice_counts_once(
     (other,) = workers(provider, clock, shared, 1)
     took(one, clock, "east", 2.0)
     for _ in range(2):
-        with pytest.raises(ConnectionError):
+        with pytest.raises(StateUnavailableError):
             one.share()
         took(one, clock, "east", 2.0)  # what comes meanwhile waits for its own turn
     exchanged(one, other, turns=3)
@@ -206,7 +206,7 @@ def test_news_whose_answer_was_lost_are_told_again(
     took(one, clock, "east", 2.0)
     one.share()
     for _ in range(2):
-        with pytest.raises(ConnectionError):
+        with pytest.raises(StateUnavailableError):
             other.share()
     exchanged(other, one, turns=3)
     assert latency(other, "east-1")["count"] == 1
@@ -290,9 +290,92 @@ def test_ejections_are_announced_with_an_event_by_who_decided(
         call(one, "video_generation", prompt="x", account="east")
     exchanged(one, other)
     ejected = [event for event in told if isinstance(event, events.Ejected)]
-    assert len(ejected) == 1
+    assert [event.shared for event in ejected] == [False, True]
     assert ejected[0].deployment == "east-1"
     assert (ejected[0].scope, ejected[0].cause) == ("submits", "throttled")
+
+
+ACCOUNT = "acme"
+
+
+def of_one_account(provider: StandIn, clock: FakeClock, store: Store, *keys: str) -> Router:
+    """Deployments of one account, each with its key; of the last one the host is another."""
+    told = [deployment(f"d{n}", ACCOUNT, api_key=key) for n, key in enumerate(keys)]
+    told[-1]["base_url"] = "http://stand-in.eu/v1"
+    return serving(provider, *told, clock=clock, store=store)
+
+
+def out_of(router: Router) -> list[str]:
+    return [name for name, known in router.statistics().items() if known["ejections"]]
+
+
+class OfLater:
+    """A store in which workers of a later release share a series that this one does not have."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def turn(self, turn: Turn) -> News:
+        news = self._store.turn(turn)
+        news.sums["queueing", "east-1", "generation", 7] = Sums(1.0, 1.0, 1.0, 1)
+        return news
+
+    def picture(self, resources: tuple[str, ...]) -> Picture:
+        return self._store.picture(resources)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+@EVERY_STORE
+@pytest.mark.parametrize(
+    ("status", "body", "out"),
+    [
+        (401, {}, ["d0", "d2"]),
+        (429, {"error": {"code": "insufficient_quota"}}, ["d0", "d1", "d2"]),
+    ],
+    ids=["a key", "a bill"],
+)
+def test_a_refused_key_puts_out_who_has_it_and_an_unpaid_bill_the_account(
+    provider: StandIn,
+    clock: FakeClock,
+    store: Meet,
+    status: int,
+    body: dict[str, Any],
+    out: list[str],
+) -> None:
+    shared = store(clock)
+    one, other = (of_one_account(provider, clock, shared, "old", "new", "old") for _ in range(2))
+    while True:
+        with one.pick("generation") as attempt:
+            refused = attempt.deployment == "d0"
+            attempt.failed(status, body=body) if refused else attempt.accepted("video_1")
+        if refused:
+            break
+    exchanged(one, other)
+    assert out_of(one) == out_of(other) == out
+
+
+@EVERY_STORE
+def test_what_a_later_release_shares_is_passed_by_with_one_line(
+    provider: StandIn, clock: FakeClock, store: Meet, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = store(clock)
+    (one,) = workers(provider, clock, OfLater(shared), 1)
+    batch = Batch()
+    epoch = epoch_of(clock.time())
+    batch.add_sums(("http", "east-1", "generation", epoch), sample(2.0, clock.time()))
+    batch.add_count(("budget", "east-1", "generation", epoch, "spent"))
+    batch.add_count(("http", "east-1", "generation", epoch, "p99"))
+    batch.add_count(("http", "east-1", "transcode", epoch, "3"))
+    shared.turn(Turn("later", 1, batch))
+    for _ in range(2):
+        one.share()
+    assert latency(one, "east-1")["count"] == 1
+    assert len([r for r in caplog.records if "does not know" in r.getMessage()]) == 1
+    took(one, clock, "west", 1.0)  # and all else goes on
+    exchanged(one)
+    assert latency(one, "west-1")["count"] == 1
 
 
 @EVERY_STORE
@@ -360,12 +443,66 @@ def test_a_restoration_brings_back_whatever_kept_it_out_everywhere(
     for router in (one, other):
         assert router.statistics()["east-1"]["ejections"] == []
         assert call(router, "video_generation", prompt="x", account="east")
-    assert [type(event).__name__ for event in told].count("Restored") == 1
+    back = [event for event in told if isinstance(event, events.Restored)]
+    assert [event.shared for event in back] == [False, True]
     # What is decided from here on counts again.
     clock.advance(1)
     other.drain("east-1", 60)
     exchanged(other, one)
     assert len(one.statistics()["east-1"]["ejections"]) == 1
+
+
+class FarAhead(FakeClock):
+    """The clock of a machine that is set an hour ahead of the store's."""
+
+    def time(self) -> float:
+        return super().time() + 3600.0
+
+
+@EVERY_STORE
+@pytest.mark.parametrize("act", ["drain", "restore"])
+def test_an_operators_first_act_counts_by_the_stores_time(
+    provider: StandIn, clock: FakeClock, store: Meet, act: str
+) -> None:
+    """Told by a machine's own clock, it would void for an hour what workers decide after it."""
+    shared = store(clock)
+    ahead = FarAhead()
+    told = [deployment("east-1"), deployment("west-1")]
+    operator = serving(provider, *told, clock=ahead, store=shared)
+    one, _ = workers(provider, clock, shared)
+    operator.drain("east-1", 60) if act == "drain" else operator.restore("east-1")
+    exchanged(operator, one)
+    if act == "drain":
+        (ejection,) = one.statistics()["east-1"]["ejections"]
+        assert ejection["seconds"] == pytest.approx(60, abs=1)
+    else:
+        clock.advance(1)
+        one.drain("east-1", 60)
+        exchanged(one, operator)
+        assert out_of(one) == out_of(operator) == ["east-1"]
+
+
+def test_an_operator_acts_though_the_store_is_away(provider: StandIn, clock: FakeClock) -> None:
+    goes = LosesAnswers(MemoryStore(clock.time), losses=2)
+    (one,) = workers(provider, clock, goes, 1)
+    one.drain("east-1", 60)
+    assert out_of(one) == ["east-1"]
+    one.restore("east-1")
+    assert out_of(one) == []
+
+
+def test_of_who_was_in_rotation_no_line_says_that_it_is_back(
+    provider: StandIn, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    (one,) = workers(provider, clock, MemoryStore(clock.time), 1)
+    one.restore("east-1")
+    assert [record.getMessage() for record in caplog.records] == []
+    one.drain("east-1")
+    clock.advance(1)
+    one.restore("east-1")
+    out, back = (record.getMessage() for record in caplog.records)
+    assert "until it is restored" in out
+    assert back.startswith("back in rotation")
 
 
 def test_who_is_not_configured_is_neither_drained_nor_restored(provider: StandIn) -> None:

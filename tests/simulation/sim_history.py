@@ -13,7 +13,10 @@ __all__ = ["Entry", "History"]
 
 LONGEST = 110
 # What concerns more than one call; it is told with the calls that somebody asks for.
-COMMON = {"hired", "killed", "blow", "reloaded", "refused", "alone", "heard", "Ejected"}
+COMMON = {
+    *("hired", "killed", "blow", "reloaded", "refused", "alone"),
+    *("heard", "heard back", "Ejected", "Restored"),
+}
 
 Names = Mapping[str, str]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sim_history import Entry
 from sim_network import SUBMITS, Exchange
-from sim_truth import READS, Known, Record, Truth, meaning, unsure
+from sim_truth import READS, Known, Record, Truth, meaning, side_of, sides_of, unsure
 from simulation import Timeline, Worker, marked
 
 from router import RouterError, errors
@@ -27,6 +27,10 @@ __all__ = ["INVARIANTS", "violations"]
 
 SLACK = {"async": 0.6, "blocking": 1.2}
 """Seconds that a call may need to say that its time is over; a thread sees it between bytes."""
+TRIAL_ASKED_AGAIN = 1.0
+"""Seconds for which a worker takes a trial for another's that was so when it asked."""
+A_MOMENT = 0.2
+"""Seconds that a question to the store may take."""
 LAST_LOOK = 1.1
 """Seconds that a wait may take longer, since its last look is at its very end."""
 
@@ -182,7 +186,7 @@ def what_is_named_is_asked_for(timeline: Timeline) -> Iterator[str]:
 
 def goes_where_it_may(timeline: Timeline) -> Iterator[str]:
     """Who is picked may serve the call, by group, owner, operation and weight; low order first."""
-    known = Known(timeline)
+    known, trials = Known(timeline), Trials(timeline)
     ended = {entry.call: entry for entry in timeline.history.of("ended")}
     tried: dict[int | None, set[str]] = defaultdict(set)
     reloaded: dict[int | None, int] = {}
@@ -208,18 +212,27 @@ def goes_where_it_may(timeline: Timeline) -> Iterator[str]:
             for other in candidates.values():
                 before = other.order < candidates[name].order and other.id not in tried[entry.call]
                 before = before and not _is_limited(call, other, operation)
+                before = before and not trials.may_be_taken(known, entry, other.id, operation)
+                before = before and not _panics(timeline, known, trials, entry, call)
                 if before and known.out(entry, other.id, operation) is None:
                     yield f"call {entry.call} went to {name} while {other.id} stands before it"
         tried[entry.call].add(name)
 
 
 def no_pick_of_the_ejected(timeline: Timeline) -> Iterator[str]:
-    """Nobody is picked whom this worker knows to be out of rotation for what it is picked for."""
-    known = Known(timeline)
+    """Nobody is picked whom this worker knows to be out of rotation for what it is picked for.
+
+    But where everybody is out, unowned calls go once to who is out by failures alone; and a page
+    of a list, which is free, may be asked of whoever is left.
+    """
+    known, trials = Known(timeline), Trials(timeline)
+    ended = {entry.call: entry for entry in timeline.history.of("ended")}
     for entry in timeline.history.entries:
         if entry.what == "Picked" and entry["deployment"] not in known.renewed_during(entry):
             out = known.out(entry, entry["deployment"], entry["operation"])
-            if out is not None:
+            if out is not None and not _panics(
+                timeline, known, trials, entry, ended.get(entry.call)
+            ):
                 yield (
                     f"call {entry.call} picked {entry['deployment']} for {entry['operation']}, "
                     f"which is out for {out.scope} until {out.until:.3f} ({out.cause})"
@@ -227,9 +240,69 @@ def no_pick_of_the_ejected(timeline: Timeline) -> Iterator[str]:
         known.learn(entry)
 
 
+def _panics(
+    timeline: Timeline, known: Known, trials: Trials, picked: Entry, call: Entry | None
+) -> bool:
+    """Whether a pick is rightly one of somebody who is out, since everybody is."""
+    operation = picked["operation"]
+    if picked["attempt"] != 1:
+        return False
+    out = known.out(picked, picked["deployment"], operation)
+    if operation in READS:
+        if operation != "list":
+            return False
+    elif (call is not None and _ids_in(call)) or (out is not None and out.cause != "failures"):
+        return False
+    if call is None:
+        return True  # its worker died, and nobody knows what it asked for
+    # It panicked when it came to that, and then may have waited for room.
+    seconds = picked["waited"] + A_MOMENT
+    return all(
+        known.was_out(picked, d.id, operation, seconds)
+        or trials.may_be_taken(known, picked, d.id, operation)
+        for d in _candidates(timeline, call, operation)
+    )
+
+
+class Trials:
+    """When which deployment was sent a submit, and when that was over; of the whole fleet."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._spans: dict[str, list[tuple[float, float, int | None]]] = defaultdict(list)
+        over: dict[tuple[int | None, str], list[float]] = defaultdict(list)
+        for entry in timeline.history.of("Attempted"):
+            over[entry.call, entry["deployment"]].append(entry.at)
+        ended = {entry.call: entry.at for entry in timeline.history.of("ended")}
+        # What is told to a store that is away is told later.
+        blows = {blow.kind for blow in timeline.plan.blows}
+        self._late = float("inf") if blows & {"freeze", "flush", "lose_answers"} else 0.0
+        for entry in timeline.history.of("Picked"):
+            if entry["operation"] in SUBMITS:
+                ends = [at for at in over[entry.call, entry["deployment"]] if at >= entry.at]
+                # A lease of a dead worker lapses by itself, some time.
+                end = min(ends, default=ended.get(entry.call, float("inf")))
+                self._spans[entry["deployment"]].append((entry.at, end, entry.call))
+
+    def may_be_taken(self, known: Known, entry: Entry, name: str, operation: str) -> bool:
+        """Whether a deployment is on trial, and another call may have the trial."""
+        if operation not in SUBMITS or not known.on_trial(entry, name):
+            return False
+        if known.out(entry, name, operation) is not None:
+            return False  # the provider says more than that
+        since = entry.at - TRIAL_ASKED_AGAIN - A_MOMENT - (entry.get("waited") or 0.0) - self._late
+        return any(
+            starts <= entry.at and ends >= since and call != entry.call
+            for starts, ends, call in self._spans[name]
+        )
+
+
 def no_needless_refusal(timeline: Timeline) -> Iterator[str]:
-    """Nobody hears that nobody is in rotation while somebody is; a sure refusal fails over."""
-    known = Known(timeline)
+    """Nobody hears that nobody is in rotation while somebody is; a sure refusal fails over.
+
+    Nor does an unowned call hear so while somebody is out by our own counting alone.
+    """
+    known, trials = Known(timeline), Trials(timeline)
+    panicked = _panicked(timeline)
     for entry in timeline.history.entries:
         known.learn(entry)
         if entry.what != "ended" or entry["how"] != "error" or _goes_many_ways(entry):
@@ -239,29 +312,54 @@ def no_needless_refusal(timeline: Timeline) -> Iterator[str]:
             continue  # which is another invariant's matter
         nobody = isinstance(error, errors.NoDeploymentAvailableError)
         full = isinstance(error, errors.CapacityError) and not error.attempts
-        if not nobody and not full and not _must_fail_over(timeline, entry):
+        owed = _must_fail_over(timeline, entry) and entry.call not in panicked
+        if not nobody and not full and not owed:
             continue
         tried = {attempt.deployment for attempt in error.attempts}
         again = error.operation in READS
         candidates = _candidates(timeline, entry, error.operation)
+        unowned = error.operation in SUBMITS and not _ids_in(entry) and not tried
         for deployment in candidates:
             out = known.out(entry, deployment.id, error.operation)
             if _is_limited(entry, deployment, error.operation):
                 continue  # it may have been full
+            if trials.may_be_taken(known, entry, deployment.id, error.operation):
+                continue
             if (again or deployment.id not in tried) and out is None:
                 yield f"call {entry.call} ended in {error!r} while {deployment.id} was in rotation"
+            if nobody and unowned and out is not None and out.cause == "failures":
+                yield f"call {entry.call} ended in {error!r}, and nobody tried {deployment.id}"
         if nobody:
             waits = [known.back_in(entry, d.id, error.operation) for d in candidates]
+            tests = [trials.may_be_taken(known, entry, d.id, error.operation) for d in candidates]
             soonest = min(waits, default=0.0)
-            if abs(error.retry_after - max(soonest, 0.1)) > 0.01:
+            if any(tests):
+                wrong = error.retry_after > TRIAL_ASKED_AGAIN + 0.01
+            else:
+                wrong = abs(error.retry_after - max(soonest, 0.1)) > 0.01
+            if wrong:
                 yield f"call {entry.call} is to come back in {error.retry_after}, not {soonest} s"
+
+
+def _panicked(timeline: Timeline) -> set[int | None]:
+    """The calls that went to somebody who was out, or may have: those go nowhere else."""
+    known = Known(timeline)
+    found = set()
+    for entry in timeline.history.entries:
+        if entry.what == "Picked" and entry["operation"] in SUBMITS:
+            name = entry["deployment"]
+            out = known.out(entry, name, entry["operation"])
+            if out is not None or known.on_trial(entry, name) or entry["waited"]:
+                found.add(entry.call)
+        known.learn(entry)
+    return found
 
 
 # Health -----------------------------------------------------------------------------------------
 
 
 def ejections_are_deserved(timeline: Timeline) -> Iterator[str]:
-    """Who is ejected has said so, or failed three times in a row; callers' errors are nothing."""
+    """Who is ejected has said so, or failed the fleet often enough; callers' errors are nothing."""
     record = Record(timeline)
     for entry in timeline.history.entries:
         if entry.what == "Ejected":
@@ -271,9 +369,35 @@ def ejections_are_deserved(timeline: Timeline) -> Iterator[str]:
         record.take(entry)
 
 
-def who_fails_is_out(timeline: Timeline) -> Iterator[str]:
-    """Three failures in a row on one side put a deployment out, and so does each one after them."""
+def returns_are_deserved(timeline: Timeline) -> Iterator[str]:
+    """Who was out by failures is back by a call that went well, on the side that is back.
+
+    On both only where nobody could reach the host, which a call of either side disproves.
+    """
     known, truth = Known(timeline), Truth(timeline)
+    well: dict[tuple[int | None, float], set[tuple[str, str]]] = defaultdict(set)
+    for entry in timeline.history.of("Attempted"):
+        # Whoever is answered about a mistake of its caller's is there, too, where it was a 2xx.
+        if truth.meaning(entry) in ("success", "either") or entry["result"] == "success":
+            well[entry.worker, entry.at].add((entry["deployment"], side_of(entry["operation"])))
+    for entry in timeline.history.entries:
+        if entry.what == "Restored":
+            name, sides = entry["deployment"], sides_of(entry["scope"])
+            went = {side for side in sides if (name, side) in well[entry.worker, entry.at]}
+            if not went:
+                yield f"w{entry.worker} takes {name} back for {entry['scope']} by nothing"
+            for side in set(sides) - went:
+                if "both" not in known.failing(entry.worker, name, side):
+                    yield f"w{entry.worker} takes {name} back for {side}, where nothing went well"
+        known.learn(entry)
+
+
+def who_fails_is_out(timeline: Timeline) -> Iterator[str]:
+    """Three failures in a row on one side put a deployment out, and so does each one after them.
+
+    In a row of one worker, and in a row of the fleet as far as the worker has surely heard.
+    """
+    known, truth, fleet = Known(timeline), Truth(timeline), Rows(timeline)
     failed: Counter[tuple[int | None, str, str]] = Counter()
     for entry in timeline.history.entries:
         out_before = {
@@ -283,13 +407,23 @@ def who_fails_is_out(timeline: Timeline) -> Iterator[str]:
         known.learn(entry)
         if entry.what == "reloaded":
             failed.clear()  # calls under way may have begun with deployments that are gone
+            fleet.clear()
+        for side in _sides_back(entry):
+            # It starts anew, and whoever counts knows no more of what was before.
+            failed[entry.worker, entry["deployment"], side] = 0
+            fleet.start_over(entry["deployment"], side, entry.at)
+        if entry.what in ("Ejected", "heard") and entry["cause"] == "failures":
+            for side in sides_of(entry["scope"]):
+                fleet.start_over(entry["deployment"], side, entry.at)
         if entry.what != "Attempted":
             continue
-        name, own = entry["deployment"], "submits" if entry["operation"] in SUBMITS else "reads"
+        name, own = entry["deployment"], side_of(entry["operation"])
         meant = truth.meaning(entry)
         if meant == "success":
             failed[entry.worker, name, own] = 0
         if meant not in ("failure", "moved"):
+            if meant not in ("caller", "own"):
+                fleet.went_well(name, own, entry.at)  # or may have
             continue
         unreachable = entry["result"] == "could not connect"
         for side in ("submits", "reads") if unreachable else (own,):
@@ -297,6 +431,53 @@ def who_fails_is_out(timeline: Timeline) -> Iterator[str]:
             times = failed[entry.worker, name, side]
             if times >= 3 and not known.failed_out(entry, name, side):
                 yield f"w{entry.worker} keeps {name} in for {side} after {times} failures"
+            others = fleet.failed(entry.worker, name, side, entry.at)
+            if others >= 2 and not known.failed_out(entry, name, side):
+                yield f"w{entry.worker} keeps {name} in for {side}, which failed {others} others"
+
+
+def _sides_back(entry: Entry) -> tuple[str, ...]:
+    if entry.what == "Restored":
+        return sides_of(entry["scope"])
+    return (entry["side"],) if entry.what == "heard back" else ()
+
+
+class Rows:
+    """What the fleet met in a row, as far as everybody must have heard of it."""
+
+    LONGEST = 400.0
+    BUCKET = 10.0
+
+    def __init__(self, timeline: Timeline) -> None:
+        troubles = {"freeze", "flush", "lose_answers"} & {b.kind for b in timeline.plan.blows}
+        self._lag = float("inf") if troubles else 2.5 * timeline.plan.turn_seconds
+        # Counts are shared by buckets of each worker's clock.
+        skews = [abs(skew) for skew in timeline.plan.skews]
+        skewed = any(blow.kind == "skew" for blow in timeline.plan.blows)
+        self._apart = self.BUCKET + 6.0 if max(skews) <= 3 and not skewed else float("inf")
+        self._failures: dict[tuple[str, str], list[tuple[float, int | None]]] = defaultdict(list)
+        self._since: dict[tuple[str, str], float] = defaultdict(float)
+
+    def clear(self) -> None:
+        self._failures.clear()
+
+    def start_over(self, name: str, side: str, at: float) -> None:
+        self._since[name, side] = at
+        self._failures[name, side].clear()
+
+    went_well = start_over
+
+    def failed(self, worker: int | None, name: str, side: str, at: float) -> int:
+        """How many failures in a row there were before this one that its worker must know of."""
+        since, met = self._since[name, side], self._failures[name, side]
+        first = since + self._apart if since else 0.0
+        known = [
+            when
+            for when, who in met
+            if max(first, at - self.LONGEST) < when and (who == worker or when < at - self._lag)
+        ]
+        met.append((at, worker))
+        return len(known)
 
 
 def ends_are_told_once(timeline: Timeline) -> Iterator[str]:
@@ -551,6 +732,7 @@ INVARIANTS: dict[str, Callable[[Timeline], Iterable[str]]] = {
     "ejections are deserved": ejections_are_deserved,
     "refusals are heeded": refusals_are_heeded,
     "who fails is out": who_fails_is_out,
+    "returns are deserved": returns_are_deserved,
     "ends are told once": ends_are_told_once,
     "attempts are told": attempts_are_told,
     "errors of the tree": errors_of_the_tree,

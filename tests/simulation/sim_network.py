@@ -41,6 +41,7 @@ class Exchange:
     deployment: str
     account: str
     operation: str
+    path: str
     fault: str | None
     sent_whole: bool = False
     status: int | None = None
@@ -152,6 +153,7 @@ class Network(httpx.BaseTransport, httpx.AsyncBaseTransport):
             deployment=deployment,
             account=world.plan.keys.get(key, "?"),
             operation=operation,
+            path=request.url.path,
             fault=self._possible(fault, deployment),
             names=call is not None and int(call) in world.naming,
         )

@@ -87,6 +87,8 @@ FATES: dict[str, float] = {
     "never_ends": 2,
 }
 
+STRATEGIES = ("lowest-completion", "lowest-latency", "least-busy", "weighted-random")
+
 # The limits that may be configured, and how high.
 CAPS = {"max_parallel_jobs": 3, "max_parallel_requests": 3, "rpm": 6, "read_rpm": 20}
 
@@ -271,7 +273,7 @@ def _fleet(rng: random.Random, *, large: bool) -> tuple[dict[str, Any], dict[str
         del deployments[0]["weight"]
     settings: dict[str, Any] = {
         "default_model": "sora-2",
-        "strategy": rng.choice(("lowest-latency", "weighted-random")),
+        "strategy": rng.choice(STRATEGIES),
         "timeout": rng.choice((5.0, 20.0, 60.0)),
         "connect_timeout": rng.choice((1.0, 5.0)),
         "deadline": rng.choice((30.0, 120.0, 300.0)),

@@ -57,7 +57,19 @@ class SharedStore:
                 scope=scope,
                 cause=cause.value,
                 seconds=known.until - self._time(),
-                unshown={"until": known.until, "credential": known.credential},
+                unshown={
+                    "until": known.until,
+                    "decided": known.at,
+                    "credential": known.credential,
+                },
+            )
+        for (deployment, side), returned in news.returned.items():
+            self._history.note(
+                "heard back",
+                worker=number,
+                deployment=deployment,
+                side=side,
+                unshown={"returned": returned},
             )
         return news
 

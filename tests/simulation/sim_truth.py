@@ -7,14 +7,14 @@ from the side of those who caused the trouble.
 from __future__ import annotations
 
 import email.utils
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 
 from sim_history import Entry
 from sim_network import SUBMITS, Exchange
-from simulation import Timeline
+from simulation import Timeline, marked
 
-__all__ = ["READS", "Known", "Record", "Truth", "meaning", "unsure"]
+__all__ = ["READS", "Known", "Record", "Truth", "meaning", "side_of", "sides_of", "unsure"]
 
 READS = {"get_character", "status", "content", "list", "delete"}
 
@@ -128,11 +128,20 @@ class Truth:
         return bool(attempted["seconds"] < allowed - 0.01 or late)
 
 
+def side_of(operation: str) -> str:
+    return "submits" if operation in SUBMITS else "reads"
+
+
+def sides_of(scope: str) -> tuple[str, ...]:
+    return ("submits", "reads") if scope == "both" else (scope,)
+
+
 @dataclass(frozen=True)
 class _Out:
     scope: str
     cause: str
     until: float
+    decided: float
 
     def covers(self, operation: str) -> bool:
         if self.scope in ("submits", "reads"):
@@ -141,12 +150,19 @@ class _Out:
 
 
 class Known:
-    """Who each worker knows to be out, as far as the history has been read."""
+    """Who each worker knows to be out, as far as the history has been read.
+
+    What failures decided is over when a call has gone well since, here or at another worker; until
+    then, and after its deadline, submits are there on trial.
+    """
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._truth = Truth(timeline)
         self._out: dict[tuple[int | None, str], list[_Out]] = defaultdict(list)
+        # As of when failures before count no more, and since when this worker knows that.
+        self._returned: dict[tuple[int | None, str, str], float] = defaultdict(float)
+        self._heard_back: dict[tuple[int | None, str, str], float] = defaultdict(float)
         self._begun: dict[int | None, int] = {}
         self._renewed: list[tuple[int | None, int, set[str]]] = []
         self._read = 0
@@ -159,11 +175,17 @@ class Known:
         elif entry.what == "hired":
             self._credentials[entry.worker] = entry["credentials"]
         elif entry.what == "Ejected":
-            out = _Out(entry["scope"], entry["cause"], entry["their_time"] + entry["seconds"])
+            now = entry["their_time"]
+            out = _Out(entry["scope"], entry["cause"], now + entry["seconds"], now)
             self._out[entry.worker, entry["deployment"]].append(out)
         elif entry.what == "heard" and self._meant(entry):
-            out = _Out(entry["scope"], entry["cause"], entry["until"])
+            out = _Out(entry["scope"], entry["cause"], entry["until"], entry["decided"])
             self._out[entry.worker, entry["deployment"]].append(out)
+        elif entry.what == "Restored":
+            for side in sides_of(entry["scope"]):
+                self._is_back(entry, side, entry["their_time"])
+        elif entry.what == "heard back":
+            self._is_back(entry, entry["side"], entry["returned"])
         elif entry.what == "Attempted":
             self._hear(entry)
         elif entry.what == "reloaded":
@@ -172,6 +194,11 @@ class Known:
             for name in entry["renewed"]:
                 kept = [o for o in self._out[entry.worker, name] if o.cause != "denied"]
                 self._out[entry.worker, name] = kept
+
+    def _is_back(self, entry: Entry, side: str, at: float) -> None:
+        key = entry.worker, entry["deployment"], side
+        if at > self._returned[key]:
+            self._returned[key], self._heard_back[key] = at, entry.at
 
     def _meant(self, heard: Entry) -> bool:
         """Whether what another worker said is of the key that this one has, or of none."""
@@ -183,27 +210,71 @@ class Known:
         exchange = self._truth.exchange(entry)
         if exchange is None or self._truth.meaning(entry) != "throttled":
             return
-        seconds = _wait_told(exchange.headers, entry["their_time"])
+        now = entry["their_time"]
+        seconds = _wait_told(exchange.headers, now)
         if seconds is not None:
-            scope = "submits" if exchange.operation in SUBMITS else "reads"
-            out = _Out(scope, "throttled", entry["their_time"] + seconds - 0.001)
+            scope = side_of(exchange.operation)
+            out = _Out(scope, "throttled", now + seconds - 0.001, now)
             self._out[entry.worker, entry["deployment"]].append(out)
 
+    def _stands(self, worker: int | None, deployment: str, out: _Out, side: str) -> bool:
+        """Whether nothing has gone well there since it was decided, where that matters."""
+        by_failures = out.cause == "failures"
+        return not by_failures or out.decided >= self._returned[worker, deployment, side]
+
+    def _in_force(self, entry: Entry, deployment: str, operation: str) -> list[_Out]:
+        now, side = self._now(entry), side_of(operation)
+        return [
+            out
+            for out in self._out[entry.worker, deployment]
+            # Failure counting keeps no read away: who owns what is asked for must be heard.
+            if not (operation in READS and out.cause == "failures")
+            if out.until > now and out.covers(operation)
+            if self._stands(entry.worker, deployment, out, side)
+        ]
+
     def out(self, entry: Entry, deployment: str, operation: str) -> _Out | None:
-        """Why this deployment is out for an operation of a call, if it is."""
-        now = self._now(entry)
-        owners_read = operation in READS
-        for out in self._out[entry.worker, deployment]:
-            ignored = owners_read and out.cause == "failures"
-            if out.until > now and out.covers(operation) and not ignored:
-                return out
-        return None
+        """Why this deployment is out for an operation of a call, if it is; others than us first."""
+        found = self._in_force(entry, deployment, operation)
+        return min(found, key=lambda out: out.cause == "failures", default=None)
+
+    def was_out(self, entry: Entry, deployment: str, operation: str, seconds: float) -> bool:
+        """Whether it is out, or was at some time of the last seconds."""
+        if self.out(entry, deployment, operation) is not None:
+            return True
+        since, side = self._now(entry) - seconds, side_of(operation)
+        returned = self._heard_back[entry.worker, deployment, side] >= entry.at - seconds
+        return any(
+            out.until > since and out.covers(operation)
+            for out in self._out[entry.worker, deployment]
+            if returned or self._stands(entry.worker, deployment, out, side)
+        )
+
+    def on_trial(self, entry: Entry, deployment: str) -> bool:
+        """Whether this worker knows that one submit is to go well there before others follow."""
+        failing = [
+            out
+            for out in self._out[entry.worker, deployment]
+            if out.cause == "failures" and "submits" in sides_of(out.scope)
+            if self._stands(entry.worker, deployment, out, "submits")
+        ]
+        return bool(failing) and max(out.until for out in failing) <= self._now(entry)
+
+    def failing(self, worker: int | None, deployment: str, side: str) -> list[str]:
+        """The scopes in which failures put it out, and nothing has gone well since."""
+        return [
+            out.scope
+            for out in self._out[worker, deployment]
+            if out.cause == "failures" and side in sides_of(out.scope)
+            if self._stands(worker, deployment, out, side)
+        ]
 
     def failed_out(self, entry: Entry, deployment: str, side: str) -> bool:
         """Whether this worker keeps a deployment out for its failures on this side."""
         return any(
-            out.cause == "failures" and out.scope in (side, "both") and out.until > self._now(entry)
+            out.cause == "failures" and side in sides_of(out.scope) and out.until > self._now(entry)
             for out in self._out[entry.worker, deployment]
+            if self._stands(entry.worker, deployment, out, side)
         )
 
     def denied(self, entry: Entry, deployment: str) -> bool:
@@ -220,11 +291,7 @@ class Known:
     def back_in(self, entry: Entry, deployment: str, operation: str) -> float:
         """In how many seconds nothing that this worker knows of is in the way any more."""
         now = self._now(entry)
-        ends = [
-            out.until
-            for out in self._out[entry.worker, deployment]
-            if out.covers(operation) and not (operation in READS and out.cause == "failures")
-        ]
+        ends = [out.until for out in self._in_force(entry, deployment, operation)]
         return max([end - now for end in ends] or [0.0])
 
     def renewed_during(self, entry: Entry) -> set[str]:
@@ -252,18 +319,55 @@ def _wait_told(headers: dict[str, str], now: float) -> float | None:
     return min(max(seconds, 1.0), 300.0)
 
 
+def _ran_at(timeline: Timeline) -> dict[tuple[str, str], str]:
+    """Which deployment took each job, by account and native id."""
+    asked = {
+        (exchange.call, exchange.account): exchange.deployment
+        for exchange in timeline.world.exchanges
+        if exchange.operation in SUBMITS
+    }
+    found = {}
+    for submit in timeline.world.provider.accepted:
+        call = marked(submit.prompt or str(submit.fields.get("name")))
+        name = asked.get((call, submit.account))
+        if name is not None:
+            found[submit.account, submit.native_id] = name
+    return found
+
+
 class Record:
-    """What each deployment did to each worker, side by side with what it was ejected for."""
+    """What each deployment did to the fleet, side by side with what it was ejected for.
+
+    A worker may not have heard yet what went well elsewhere; what failed elsewhere it may count
+    only if it was there. So a failure counts whoever met it, a success only where it is surely
+    known.
+    """
+
+    IN_A_ROW, LEAST, WINDOW = 3, 5, 30.0
+    BUCKET = 10.0
+    """Counts are shared by buckets of so many seconds, each worker's by its own clock."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._truth = Truth(timeline)
-        self._failures: Counter[tuple[int | None, str, str]] = Counter()
-        self._out_before: set[tuple[int | None, str, str]] = set()
+        self._known = Known(timeline)
+        self._met: dict[tuple[str, str], list[tuple[float, int | None, bool]]] = defaultdict(list)
+        """By deployment and side, or jobs: when, who met it, and whether it went well."""
+        self._since: dict[tuple[int | None, str, str], float] = defaultdict(float)
+        self._ended: set[tuple[str, str]] = set()
+        self._seen_overdue: set[tuple[int | None, str, str]] = set()
+        self._put_out: dict[str, set[int | None]] = {}
+        """Whom failures kept submits away from, and who has seen a job go well there since."""
+        troubles = {"freeze", "flush", "lose_answers"} & {b.kind for b in timeline.plan.blows}
+        self._lag = float("inf") if troubles else 2.5 * timeline.plan.turn_seconds
+        skews = [b.amount for b in timeline.plan.blows if b.kind == "skew"]
+        self._skewed = 6.0 + sum(map(abs, skews))
+        """Seconds by which two workers' clocks may differ."""
+        self._ran_at = _ran_at(timeline)
 
     def objection(self, entry: Entry) -> str | None:
         """What speaks against an ejection; `None` for nothing."""
-        worker, name, cause = entry.worker, entry["deployment"], entry["cause"]
+        cause = entry["cause"]
         heard = self._heard(entry)
         if not 0 < entry["seconds"] <= 300.0 * 1.1 + 0.001:
             return f"for {entry['seconds']} s"
@@ -273,18 +377,51 @@ class Record:
             if not said & heard:
                 return f"{cause}, and it said {sorted(heard)}"
             return self._longer_than_told(entry) if cause == "throttled" else None
-        sides = {"submits", "reads"} if entry["scope"] == "both" else {entry["scope"]}
-        before = any((worker, name, side) in self._out_before for side in sides)
-        least = 1 if before else 3
-        failures = max(self._failures[worker, name, side] for side in sides)
-        # The exchange that tipped it is told of after the ejection.
-        tipped = 1 if heard & {"failure", "moved", "job"} else 0
-        if failures + tipped < least:
-            return f"after {failures} failures and {sorted(heard)}"
-        for side in sides:
-            self._out_before.add((worker, name, side))
-            self._failures[worker, name, side] = 0
-        return None
+        if not heard & {"failure", "moved", "job", "overdue"}:
+            return f"for failures, and it said {sorted(heard)}"
+        if any(self._deserves(entry, side, heard) for side in self._judged(entry["scope"])):
+            return None
+        counts = {side: len(self._failures(entry, side)) for side in self._judged(entry["scope"])}
+        return f"after {counts} failures and {sorted(heard)}"
+
+    @staticmethod
+    def _judged(scope: str) -> tuple[str, ...]:
+        sides = sides_of(scope)
+        return (*sides, "jobs") if "submits" in sides else sides
+
+    def _deserves(self, entry: Entry, side: str, heard: set[str]) -> bool:
+        """Whether what it did on one side is enough, with what it has just done."""
+        name, by_job = entry["deployment"], side == "jobs"
+        # An exchange is told of after the ejection that it led to, a job's end before.
+        last = 0 if by_job else 1
+        tipped = bool(heard & ({"job", "overdue"} if by_job else {"failure", "moved"}))
+        if not tipped:
+            return False
+        if by_job and entry.worker not in self._put_out.get(name, {entry.worker}):
+            return True  # of jobs a trial tells nothing, so the next that fails is enough
+        if not by_job and self._known.failing(entry.worker, name, side):
+            return True  # the trial failed, or the first read after the deadline
+        now, since = entry.at, self._since[entry.worker, name, side]
+        met = [one for one in self._met[name, side] if one[0] > since]
+        own = self._row([well for _, who, well in met if who == entry.worker])
+        surely = [well for at, _, well in met if not well or at < now - self._lag]
+        if max(own, self._row(surely)) + last >= self.IN_A_ROW:
+            return True
+        # Clocks differ by some seconds, and buckets by one.
+        lately = [at for at, _, well in met if not well and at > now - self.WINDOW - 6.0]
+        known = (now - self.WINDOW + self.BUCKET + 6.0, now - max(self._lag, 6.0))
+        went_well = sum(1 for at, _, well in met if well and known[0] < at < known[1])
+        any_well = sum(1 for at, _, well in met if well and at > now - self.WINDOW - 6.0)
+        badly = len(lately) + last
+        return went_well < badly and badly + any_well >= self.LEAST
+
+    @staticmethod
+    def _row(went: list[bool]) -> int:
+        """How many failed since the last that went well."""
+        return next((n for n, well in enumerate(reversed(went)) if well), len(went))
+
+    def _failures(self, entry: Entry, side: str) -> list[float]:
+        return [at for at, _, well in self._met[entry["deployment"], side] if not well]
 
     def _longer_than_told(self, ejected: Entry) -> str | None:
         """What speaks against the length of a throttling: the provider's own word."""
@@ -303,23 +440,52 @@ class Record:
         return f"for {ejected['seconds']} s, which nobody said"
 
     def take(self, entry: Entry) -> None:
-        worker = entry.worker
+        self._known.learn(entry)
         if entry.what == "Attempted":
             self._count(entry, self._truth.meaning(entry))
-        elif entry.what == "JobFinished" and entry["status"] == "failed" and self._blamed(entry):
-            for name in self._deployments(entry["account"]):
-                self._failures[worker, name, "submits"] += 1
+        elif entry.what == "JobFinished":
+            self._count_job(entry)
+        elif entry.what == "Ejected" and entry["cause"] == "failures":
+            if "submits" in sides_of(entry["scope"]):
+                self._put_out[entry["deployment"]] = set()
+            self._start_over(entry, entry.at)
+        elif entry.what == "heard" and entry["cause"] == "failures":
+            # What came between the decision and its news counts.
+            self._start_over(entry, entry.at - self._lag)
+
+    def _start_over(self, entry: Entry, at: float) -> None:
+        """What put it out has been answered for: whoever knows that counts from there."""
+        for side in self._judged(entry["scope"]):
+            key = entry.worker, entry["deployment"], side
+            self._since[key] = max(self._since[key], at)
 
     def _count(self, entry: Entry, meant: str) -> None:
-        worker, name, exchange = entry.worker, entry["deployment"], self._truth.exchange(entry)
-        side = "submits" if entry["operation"] in SUBMITS else "reads"
+        name, exchange = entry["deployment"], self._truth.exchange(entry)
+        side = side_of(entry["operation"])
         both = exchange is not None and exchange.fault in ("refused", "unreachable")
+        overdue = self._overdue(entry)
+        if overdue is not None and (entry.worker, *overdue) not in self._seen_overdue:
+            self._seen_overdue.add((entry.worker, *overdue))
+            self._met[overdue[0], "jobs"].append((entry.at, entry.worker, False))
         if meant == "success":
-            self._failures[worker, name, side] = 0
-            self._out_before.discard((worker, name, side))
+            self._met[name, side].append((entry.at, entry.worker, True))
         elif meant in ("failure", "moved"):
             for one in ("submits", "reads") if both else (side,):
-                self._failures[worker, name, one] += 1
+                self._met[name, one].append((entry.at, entry.worker, False))
+
+    def _count_job(self, entry: Entry) -> None:
+        """One job's end counts once, however many see it."""
+        # What started it is known to whoever still took it to run, and counts its end.
+        unknown = entry["deployment"] is None or entry["operation"] is None
+        if unknown or (entry["status"] == "failed" and not self._blamed(entry)):
+            return
+        job = entry["deployment"], entry["video_id"]
+        well = entry["status"] != "failed"
+        if well or job not in self._ended:
+            self._met[entry["deployment"], "jobs"].append((entry.at, entry.worker, well))
+        self._ended.add(job)
+        if well:
+            self._put_out.get(entry["deployment"], set()).add(entry.worker)
 
     @staticmethod
     def _blamed(finished: Entry) -> bool:
@@ -340,8 +506,23 @@ class Record:
                 same = entry["deployment"] == ejected["deployment"]
                 meant = self._truth.meaning(entry)
                 heard |= {meant} if same or meant in ("denied", "broke") else set()
+                heard |= {"overdue"} if self._overdue(entry) else set()
         return heard
 
-    def _deployments(self, account: str) -> list[str]:
-        told = self._timeline.plan.data["deployments"]
-        return [d["id"] for d in told if d["account"] == account]
+    def _overdue(self, attempted: Entry) -> tuple[str, str] | None:
+        """The deployment and the native id of a job that was seen to run for too long."""
+        exchange = self._truth.exchange(attempted)
+        if exchange is None or exchange.operation != "status" or exchange.status != 200:
+            return None
+        account, native = attempted["account"], exchange.path.rpartition("/")[2]
+        studio = self._timeline.world.provider._provider.studio
+        job, name = studio.accounts[account].jobs.get(native), self._ran_at.get((account, native))
+        if job is None or name is None:
+            return None
+        told = self._timeline.plan.data
+        limits = [told["accounts"][account], *told["deployments"]]
+        least = min([900.0, *(one["job_ttl"] for one in limits if "job_ttl" in one)])
+        # By the clocks of who submitted it and of who looked.
+        age = attempted.at - job.started + self._skewed
+        runs = job.stage(attempted.at - attempted["seconds"]).status in ("queued", "in_progress")
+        return (name, native) if runs and age > least else None

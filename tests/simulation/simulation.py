@@ -27,10 +27,10 @@ from sim_errands import Asked, Draws, mark, marked
 from sim_history import History
 from sim_network import Network, Wires, World, wired
 from sim_plan import FATES, GROUPS, USED, Blow, Errand, Plan, drawn, weighted
-from sim_store import SharedStore, StoreAwayError, WorkersView
+from sim_store import SharedStore, WorkersView
 from virtual_time import Killed, Stuck, Turns, VirtualLoop, struck
 
-from router import Router, RouterError, events
+from router import Router, RouterError, StateUnavailableError, events
 from router._doors import BlockingDoor
 from router.testing import StandIn
 from router.trip import Side
@@ -300,7 +300,7 @@ class _Player:
             if worker.alive:
                 try:
                     worker.router.share()
-                except StoreAwayError as away:
+                except StateUnavailableError as away:
                     self._note("alone", worker, why=str(away))
 
     def _kill(self, place: int) -> None:
@@ -329,7 +329,9 @@ class _Player:
         }
         told_at = {"their_time": event.at}
         call = metadata.get("call")
-        self._note(type(event).__name__, worker, call, **about, unshown=told_at)
+        # What another worker decided is noted there as a decision, and as news here.
+        what = "news" if about.pop("shared", False) else type(event).__name__
+        self._note(what, worker, call, **about, unshown=told_at)
         if worker.hook_raises:
             raise RuntimeError("a hook that cannot cope")
 

@@ -15,7 +15,7 @@ from sim_plan import BLOWS, FATES, FAULTS, READ_FAULTS
 from simulation import run
 from timelines import Tally, played, retold
 
-TIMELINES = 300
+TIMELINES = 150
 HERE = Path(__file__).parent
 SOME = (77, 78, 79, 80)
 DOORS = ("async", "blocking")

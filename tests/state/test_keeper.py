@@ -6,13 +6,15 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from shared_parts import FakeClock
 
 from router.leases import Acquire, Need, Release
 from router.observations import Cause, Ejection, Sums
-from router.state import Keeper, MemoryStore, News, Picture, Sharing, Turn
+from router.state import Keeper, MemoryStore, News, Picture, Sharing, Told, Turn
 from router.state import keeper as module
 
 SOON = 5.0
@@ -54,10 +56,10 @@ class Telling(Watched):
 
     def __init__(self) -> None:
         super().__init__()
-        self.said: queue.Queue[str | Exception | None] = queue.Queue()
+        self.said: queue.Queue[Told | Exception | None] = queue.Queue()
         self.listening = queue.Queue[bool]()
 
-    def listen(self) -> Generator[str, None, None]:
+    def listen(self) -> Generator[Told, None, None]:
         self.listening.put(True)
         while (said := self.said.get()) is not None:
             if isinstance(said, Exception):
@@ -224,6 +226,28 @@ def test_stopping_tells_what_is_untold(store: Watched, sharing: Sharing, keeper:
     assert store.next().batch.sums[SUMS].count == 1
 
 
+def test_stopping_tells_what_was_learned_after_an_answer_was_lost(
+    store: Watched, sharing: Sharing, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn that tells the unanswered batch again has no room for it; another follows."""
+    monkeypatch.setattr(module, "FIRST_RETRY", 600.0)
+    keeper.start()
+    store.next()
+    sharing.tell_sums(SUMS, Sums(1.0, 1.0, 1.0, 1))
+    store.fails = ConnectionError("cut off")
+    sharing.ring()
+    unanswered = store.next()
+    wait_until(lambda: sharing.away is not None)
+    sharing.tell_sums(SUMS, Sums(1.0, 1.0, 1.0, 2))
+    store.fails = None
+    keeper.stop()
+    left = [store.next() for _ in range(store.turns.qsize())]
+    again, rest = (turn for turn in left if turn.batch)
+    assert (again.sequence, again.batch) == (unanswered.sequence, unanswered.batch)
+    assert rest.sequence > again.sequence
+    assert rest.batch.sums[SUMS].count == 2
+
+
 def test_stopping_does_not_wait_for_a_store_that_is_away(
     store: Watched, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +274,18 @@ def test_stopping_what_never_started_is_no_harm_and_starting_again_works(
     assert ours() == ["router-state"]
 
 
+def test_its_own_connection_is_closed_also_where_the_thread_never_ran(sharing: Sharing) -> None:
+    """A look at the whole fleet asks by itself, and connects for that."""
+    closed: list[bool] = []
+    own: Any = SimpleNamespace(close=lambda: closed.append(True), after_fork=lambda: None)
+    keeper = Keeper(sharing, "redis://host:6379/0", own)
+    keeper.stop()
+    assert closed == [True]
+    keeper.start()
+    keeper.stop()
+    assert closed == [True, True]
+
+
 def test_a_child_process_starts_its_own(store: Watched, sharing: Sharing, keeper: Keeper) -> None:
     """As after a fork, which leaves the thread behind and copies what it stood on."""
     keeper.start()
@@ -264,6 +300,31 @@ def test_a_child_process_starts_its_own(store: Watched, sharing: Sharing, keeper
     parents_life.stop(1.0)  # in one process both are there
 
 
+def test_news_that_say_what_they_are_are_taken_in_without_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a whole fleet would come to ask, at the very moment when something is wrong."""
+    monkeypatch.setattr(module, "TURN_SECONDS", 600.0)
+    store = Telling()
+    sharing = Sharing(store, lambda news: None)
+    overheard = queue.Queue[News]()
+    sharing.overhear = overheard.put
+    keeper = Keeper(sharing, "there")
+    news = News(0.0, "", 0, restored={"east": 7.0})
+    try:
+        keeper.start()
+        store.next()
+        store.said.put(Told(sharing.worker, news))
+        store.said.put(Told("a sibling", news))
+        assert overheard.get(timeout=SOON) is news
+        assert overheard.empty()
+        assert store.turns.empty()
+        store.said.put(Told("a sibling of another release"))
+        store.next()
+    finally:
+        keeper.stop()
+
+
 def test_a_siblings_news_ring_and_ones_own_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TURN_SECONDS", 600.0)
     monkeypatch.setattr(module, "FIRST_RETRY", 0.002)
@@ -274,14 +335,14 @@ def test_a_siblings_news_ring_and_ones_own_do_not(monkeypatch: pytest.MonkeyPatc
         keeper.start()
         store.next()
         assert sorted(ours()) == ["router-news", "router-state"]
-        store.said.put("a sibling")
+        store.said.put(Told("a sibling"))
         store.next()
-        store.said.put(sharing.worker)
+        store.said.put(Told(sharing.worker))
         store.said.put(ConnectionError("cut off"))  # it listens again
         store.listening.get(timeout=SOON)
         store.listening.get(timeout=SOON)
         assert store.turns.empty()
-        store.said.put("another sibling")
+        store.said.put(Told("another sibling"))
         store.next()
     finally:
         keeper.stop()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from shared_parts import FakeClock
-from state_parts import a_job, choice
+from state_parts import a_job, choice, seen
 
 from router import leasing as module
 from router._doors import AsyncDoor, BlockingDoor, step
 from router.leases import Grant, Lease
 from router.leasing import Asking, Leasing
+from router.limits import Later
+from router.observations import Batch
 from router.state import MemoryStore, News, Sharing, Turn
 from router.types import Operation
 
@@ -45,8 +49,8 @@ class Bench:
             raise self.loses
         return news
 
-    def asking(self, seconds: float = 300.0) -> Asking:
-        return Asking(Operation.GENERATION, seconds, False, self.members)
+    def asking(self, seconds: float = 300.0, *, waits: bool = False) -> Asking:
+        return Asking(Operation.GENERATION, seconds, waits, self.members)
 
     def ask(self) -> tuple[Grant, Lease | None]:
         return step(self.leasing.ask(self.blocking, self.asking()))
@@ -55,20 +59,50 @@ class Bench:
         return self.inner.picture((JOBS,)).held[JOBS]
 
 
-def test_a_grant_that_comes_too_late_is_given_back() -> None:
+def late(bench: Bench) -> tuple[Grant, Lease | None]:
+    """Ask while a turn takes too long, in which the question is put; then the turn comes back."""
+    taken: list[Any] = []
+    hear = bench.blocking.door.hear
+
+    async def hear_late(future: Any, seconds: float) -> Any:
+        taken.append(bench.sharing._take())
+        return await hear(future, seconds)
+
+    bench.blocking.door.hear = hear_late
+    answer = bench.ask()
+    bench.blocking.door.hear = hear
+    ((turn, asked),) = taken
+    for (_, future), grant in zip(asked, bench.turn(turn).grants, strict=True):
+        future.set_result(grant)
+    bench.sharing._sending = None
+    return answer
+
+
+def test_a_grant_that_comes_too_late_is_given_back_and_what_was_taken_instead_counts() -> None:
     bench = Bench()
-    grant, lease = bench.ask()  # the store says nothing; this worker decides for itself
+    grant, lease = late(bench)  # the store said nothing; this worker decided for itself
     assert grant.index == 0
     assert lease is not None
-    bench.sharing.step()
     assert bench.held() == 1
+    bench.sharing.step()
+    holders = bench.inner.picture((JOBS,)).holders[JOBS]
+    assert list(holders) == [lease.token]
+    bench.leasing.settle(lease, "no")
     bench.sharing.step()
     assert bench.held() == 0
 
 
+def test_a_question_that_was_not_put_in_time_is_not_put_any_more() -> None:
+    bench = Bench(limit=5)
+    _, lease = bench.ask()
+    assert lease is not None
+    bench.sharing.step()
+    assert list(bench.inner.picture((JOBS,)).holders[JOBS]) == [lease.token]
+
+
 def test_what_is_given_back_late_is_not_what_an_ambiguous_submit_keeps() -> None:
     bench = Bench()
-    _, lease = bench.ask()
+    _, lease = late(bench)
     bench.leasing.settle(lease, "maybe")
     for _ in range(3):
         bench.sharing.step()
@@ -81,7 +115,7 @@ def test_what_is_given_back_late_is_not_what_an_ambiguous_submit_keeps() -> None
 
 def test_what_is_given_back_late_is_not_what_a_job_took_over() -> None:
     bench = Bench()
-    _, lease = bench.ask()
+    _, lease = late(bench)
     bench.leasing.settle(lease, "yes", a_job())
     for _ in range(3):
         bench.sharing.step()
@@ -203,3 +237,133 @@ def test_without_a_store_a_worker_has_its_limits_to_itself() -> None:
     alone.settle(grants[0][1], "yes", a_job())
     assert [job.native_id for job in alone.picture(()).jobs] == ["video_1"]
     assert alone.picture((JOBS,)).held == {JOBS: 1}
+
+
+# Waiting -----------------------------------------------------------------------------------------
+
+
+def put(bench: Bench, asking: Asking) -> Grant:
+    return step(bench.leasing.ask(bench.blocking, asking))[0]
+
+
+def places(bench: Bench) -> int:
+    return sum(len(queue) for queue in bench.inner._queues.values())
+
+
+@pytest.mark.parametrize("how", ["refused", "cancelled", "out of time"])
+def test_who_gives_up_leaves_the_queue(how: str) -> None:
+    endings = {"cancelled": asyncio.CancelledError(), "out of time": TimeoutError()}
+    bench = Bench()
+    bench.sharing.inline = True
+    bench.ask()
+    with (
+        suppress(asyncio.CancelledError, TimeoutError),
+        bench.leasing.waiting(bench.asking(waits=True)) as asking,
+    ):
+        assert put(bench, asking).index is None
+        assert places(bench) == 1
+        if how in endings:
+            raise endings[how]
+    bench.sharing.step()
+    assert places(bench) == 0
+
+
+def test_who_is_served_at_once_has_nothing_to_leave_and_who_waited_leaves_all() -> None:
+    bench = Bench()
+    bench.sharing.inline = True
+    with bench.leasing.waiting(bench.asking(waits=True)) as asking:
+        assert put(bench, asking).index == 0
+    assert not bench.sharing.has_to_tell
+    with bench.leasing.waiting(bench.asking(waits=True)) as asking:
+        put(bench, asking)
+        # Of two deployments, both full, one is put out of rotation meanwhile.
+        asking.members = [
+            SimpleNamespace(needs={Operation.GENERATION: choice("jobs:x:y")}, job_ttl=9.0)
+        ]
+        assert put(bench, asking).index == 0
+    bench.sharing.step()
+    assert places(bench) == 0
+
+
+def test_who_gives_up_while_the_question_is_put_leaves_after_it() -> None:
+    bench = Bench()
+    bench.sharing.inline = True
+    bench.ask()
+    bench.sharing.inline = False
+    asking = bench.asking(waits=True)
+    bench.asking = lambda: asking  # type: ignore[method-assign, assignment]
+    with bench.leasing.waiting(asking):
+        late(bench)
+    assert places(bench) == 1  # the question came before the leave
+    bench.sharing.step()
+    assert places(bench) == 0
+
+
+def test_while_the_store_is_away_who_came_first_in_a_worker_is_served_first() -> None:
+    bench = Bench()
+    bench.members[0].needs = {Operation.GENERATION: choice(JOBS)}
+    bench.sharing.away = "gone"
+    _, lease = bench.ask()
+    first, second = bench.asking(waits=True), bench.asking(waits=True)
+    assert [put(bench, asking).index for asking in (first, second)] == [None, None]
+    bench.leasing.settle(lease, "no")
+    assert put(bench, second).index is None
+    with bench.leasing.waiting(first):
+        pass  # gives up
+    assert put(bench, second).index == 0
+
+
+# What others see ---------------------------------------------------------------------------------
+
+
+def test_a_job_that_another_worker_saw_end_counts_here_no_more() -> None:
+    bench = Bench()
+    bench.sharing = Sharing(bench, bench_absorbs(bench), inline=True)  # type: ignore[arg-type]
+    bench.leasing = Leasing(bench.sharing, bench.clock.time)
+    _, lease = bench.ask()
+    bench.leasing.settle(lease, "yes", a_job())
+    bench.sharing.step()
+    need = choice(JOBS)
+    assert bench.leasing.lacking(need) is not None
+    bench.inner.turn(
+        Turn("other", 1, Batch(), commands=(seen(a_job(), [JOBS], "completed", 900.0),))
+    )
+    bench.sharing.step()
+    assert bench.leasing.lacking(need) is None
+    bench.sharing.away = "gone"
+    bench.clock.advance(61)
+    assert bench.ask()[0].index == 0
+    assert bench.sharing.register() != []
+
+
+def bench_absorbs(bench: Bench) -> Callable[[News], None]:
+    return lambda news: bench.leasing.absorb(news)
+
+
+def test_of_many_jobs_each_is_asked_after_in_turn() -> None:
+    bench = Bench(limit=1000)
+    bench.sharing.away = "gone"
+    jobs = [a_job(f"video_{n}") for n in range(2 * module.ASKED_AFTER + 5)]
+    for job in jobs:
+        bench.leasing.settle(bench.ask()[1], "yes", job)
+    asked = [bench.sharing.running() for _ in range(3)]
+    assert {len(some) for some in asked} == {module.ASKED_AFTER}
+    assert {holder for some in asked for holder in some} == {job.holder for job in jobs}
+
+
+# Coming back -------------------------------------------------------------------------------------
+
+
+def test_who_was_told_to_come_back_is_counted_until_then() -> None:
+    bench = Bench()
+    for seconds, resource in ((10.0, JOBS), (20.0, JOBS), (20.0, "jobs:deployment:west")):
+        bench.leasing.told(Later(seconds, (resource,)))
+    start = bench.clock.time()
+    assert bench.leasing.ahead([JOBS], start + 15) == 1
+    assert bench.leasing.ahead([JOBS, "jobs:deployment:west"], start + 25) == 3
+    bench.leasing.workers = 4  # the others have refused about as many
+    assert bench.leasing.ahead([JOBS], start + 25) == 8
+    bench.clock.advance(11)
+    assert bench.leasing.ahead([JOBS], start + 25) == 4
+    bench.leasing.after_fork()
+    assert bench.leasing.ahead([JOBS], start + 25) == 0

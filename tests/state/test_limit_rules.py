@@ -15,10 +15,13 @@ from router.leases import Grant, Lease, Need, holder_of
 from router.limits import (
     LEAST_WAIT,
     LONGEST_WAIT,
+    USUAL_JOB_SECONDS,
+    Usual,
     job_ttl,
     needs,
     retry_after,
     share,
+    usual,
 )
 from router.observations import bucket_of, percentile
 from router.types import Operation
@@ -101,37 +104,93 @@ def test_a_job_holds_under_one_name_for_all_and_no_two_jobs_share_it() -> None:
 
 NOW = 1_000_000.0
 JOBS = ("jobs:account:a", None)
+STEADY = Usual((100.0,) * 20, 1.0)
+SPREAD = Usual(tuple(60.0 + 4.0 * n for n in range(20)), 1.0)
+
+
+def later(grant: Grant, times: Usual = STEADY, ahead: int = 0, seed: int = 1) -> float:
+    rng = random.Random(seed)
+    return retry_after(grant, NOW, times, rng, lambda resources, until: float(ahead)).seconds
 
 
 def test_a_window_says_to_the_moment_when_it_opens() -> None:
     grant = Grant(None, (("rpm:account:a", 12.5),))
-    assert retry_after(grant, NOW, None) == pytest.approx(12.5 + LEAST_WAIT)
+    assert later(grant) == pytest.approx(12.5 + LEAST_WAIT)
 
 
 def test_a_running_job_is_expected_to_end_at_its_usual_time() -> None:
-    grant = Grant(None, (JOBS,), holding=(NOW - 30, NOW - 80))
-    assert retry_after(grant, NOW, 100.0) == pytest.approx(20 * 1.1)
+    assert later(Grant(None, (JOBS,), holding=(NOW - 80,))) == pytest.approx(20, abs=5)
+
+
+def test_where_times_lie_apart_one_waits_until_most_would_have_ended() -> None:
+    assert later(Grant(None, (JOBS,), holding=(NOW,)), SPREAD) == pytest.approx(124, abs=5)
+    # The longer it has been running, the more is left of the times that are longer still.
+    assert later(Grant(None, (JOBS,), holding=(NOW - 110,)), SPREAD) == pytest.approx(24, abs=5)
 
 
 def test_a_late_job_may_end_at_any_moment() -> None:
-    grant = Grant(None, (JOBS,), holding=(NOW - 500,))
-    assert retry_after(grant, NOW, 100.0) == pytest.approx(11)
+    assert 5 < later(Grant(None, (JOBS,), holding=(NOW - 500,))) < 60
+
+
+def test_who_is_behind_others_waits_for_as_many_jobs_more() -> None:
+    grant = Grant(None, (JOBS,), holding=(NOW - 90, NOW - 50, NOW - 10))
+    waits = [later(grant, SPREAD, ahead=n) for n in (0, 2, 5)]
+    assert waits == sorted(waits)
+    assert waits[0] < 80 < waits[1] < 150 < waits[2]
+
+
+def test_where_many_slots_change_hands_one_comes_back_after_about_the_time_of_a_job() -> None:
+    """The first end is soon, and somebody else's: nothing is kept for who was refused."""
+    grant = Grant(None, (JOBS,), holding=tuple(NOW - 10.0 * n for n in range(10)))
+    waits = [later(grant, seed=seed) for seed in range(50)]
+    assert 60 < min(waits) < 80
+    assert 100 < max(waits) < 120
+    assert len({round(wait) for wait in waits}) > 20  # those refused together come apart
 
 
 def test_the_soonest_of_the_choices_counts() -> None:
     grant = Grant(None, (("rpm:account:a", 50.0), ("requests:account:b", None)))
-    assert retry_after(grant, NOW, None) == pytest.approx(1.0)
+    assert later(grant) < 5
+    assert later(Grant(None, (("rpm:account:a", 7.0), JOBS), holding=(NOW,))) < 8
+
+
+def test_a_choice_that_a_window_closes_too_has_no_room_before_it_opens() -> None:
+    grant = Grant(None, (("jobs:account:a", 40.0),), holding=(NOW - 95,))
+    assert later(grant) == pytest.approx(40 + LEAST_WAIT)
+
+
+def test_it_says_for_room_in_what() -> None:
+    other = ("jobs:account:b", None)
+    grant = Grant(None, (("rpm:account:c", 250.0), JOBS, other, JOBS), holding=(NOW, NOW))
+    found = retry_after(grant, NOW, STEADY, random.Random(1))
+    assert found.resources == ("jobs:account:a", "jobs:account:b")
 
 
 @pytest.mark.parametrize("resource", ["rpm:a:b", "jobs:a:b", "requests:a:b"])
 @pytest.mark.parametrize("opens", [None, -5.0, 0.0, 1e9])
-@pytest.mark.parametrize("usual", [None, 0.0, 1e9])
+@pytest.mark.parametrize("times", [(0.0,), (1e9,), (1e-9, 1e9)])
 @pytest.mark.parametrize("accepted", [(), (NOW,), (NOW + 50,), (0.0,)])
+@pytest.mark.parametrize("ahead", [0, 1000])
 def test_it_is_always_a_wait_of_some_length(
-    resource: str, opens: float | None, usual: float | None, accepted: tuple[float, ...]
+    resource: str,
+    opens: float | None,
+    times: tuple[float, ...],
+    accepted: tuple[float, ...],
+    ahead: int,
 ) -> None:
     grant = Grant(None, ((resource, opens),), holding=accepted)
-    assert LEAST_WAIT <= retry_after(grant, NOW, usual) <= LONGEST_WAIT
+    assert LEAST_WAIT <= later(grant, Usual(times, 1.0), ahead) <= LONGEST_WAIT
+
+
+def test_times_that_nobody_knows_are_guessed_and_few_samples_widened() -> None:
+    nothing = usual({}, 4.0, None)
+    assert min(nothing.jobs) < USUAL_JOB_SECONDS < max(nothing.jobs)
+    assert nothing.flight == 1.0
+    one = usual({bucket_of(10.0): 1}, 4.0, 2.5)
+    assert min(one.jobs) < 30 < 40 < 60 < max(one.jobs)
+    assert one.flight == 2.5
+    many = usual({bucket_of(10.0): 10, bucket_of(20.0): 10}, 4.0, None)
+    assert {round(seconds, -1) for seconds in many.jobs} == {40, 80}
 
 
 # Percentiles --------------------------------------------------------------------------------------

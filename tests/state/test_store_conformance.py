@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from state_parts import InMemory, Meeting, Worker, a_job, choice, seen, taken_over
 
-from router.leases import WINDOW, Acquire, Need, Release, Seen, Settle
+from router.leases import WINDOW, Acquire, Leave, Need, Release, Seen, Settle
 from router.observations import (
     BOTH,
     READS,
@@ -24,7 +26,7 @@ from router.observations import (
     epoch_of,
     sample,
 )
-from router.state import MemoryStore, News
+from router.state import MemoryStore, News, Turn
 
 # An epoch of this is part of the keys; the weights are those of its last second, the largest.
 NOW = 1_800_003_599.0
@@ -613,6 +615,61 @@ def test_who_waits_behind_others_for_a_window_hears_when_it_opens_for_him(
     assert opens == [pytest.approx(50, abs=0.5), pytest.approx(55, abs=0.5)]
 
 
+_numbers = itertools.count()
+
+
+def told(worker: Worker, *choices: Any) -> list[float | None]:
+    """What somebody hears who is refused, and will come back."""
+    token = f"told-{next(_numbers)}"
+    (grant,) = worker.turn(asks=[Acquire(token, choices, 30.0, last=True)]).grants
+    return [opens for _, opens in grant.full]
+
+
+def test_those_who_are_told_to_come_back_are_told_of_one_opening_each(meeting: Meeting) -> None:
+    one, other = meeting.workers(2)
+    need = choice(RPM, limit=2)
+    for _ in range(2):
+        assert one.gets(need)
+        meeting.advance(5)
+    asks = [Acquire(f"t{n}", (need,), 30.0, last=True) for n in range(2)]
+    heard = [grant.full[0][1] for grant in one.turn(asks=asks).grants]
+    heard += told(other, need) + told(one, need)  # when those two will have filled it anew
+    assert heard == [pytest.approx(seconds, abs=0.5) for seconds in (50, 55, 110, 115)]
+    meeting.advance(50.2)
+    assert one.gets(need)
+    meeting.advance(1)
+    # Who was told to come has had its moment; the other three have not.
+    assert told(other, need) == [pytest.approx(119, abs=1)]
+
+
+def test_who_only_waits_takes_no_opening_from_those_who_come_back(meeting: Meeting) -> None:
+    one = meeting.worker()
+    need = choice(RPM)
+    assert one.gets(need)
+    for _ in range(3):
+        assert not one.gets(need)
+    assert told(one, need) == [pytest.approx(60, abs=0.5)]
+
+
+def test_of_several_windows_one_comes_back_for_the_first_that_opens(meeting: Meeting) -> None:
+    one = meeting.worker()
+    west = "rpm:account:west"
+    assert one.gets(choice(RPM))
+    assert one.gets(choice(JOBS))
+    meeting.advance(10)
+    assert one.gets(choice(west))
+    choices = choice(west), choice(RPM), choice(JOBS)
+    assert told(one, *choices) == [pytest.approx(60, abs=0.5), pytest.approx(50, abs=0.5), None]
+    assert told(one, *choices)[:2] == [pytest.approx(60, abs=0.5), pytest.approx(110, abs=0.5)]
+
+
+def test_a_choice_without_a_slot_says_also_when_its_window_opens(meeting: Meeting) -> None:
+    one = meeting.worker()
+    assert one.gets(choice(JOBS, RPM))
+    _, grant = one.ask(choice(JOBS, RPM))
+    assert grant.full == ((JOBS, pytest.approx(60, abs=0.5)),)
+
+
 def test_a_lowered_limit_holds_for_what_was_granted_before(meeting: Meeting) -> None:
     one = meeting.worker()
     for _ in range(3):
@@ -700,6 +757,59 @@ def test_who_stops_asking_loses_the_place(meeting: Meeting) -> None:
     assert one.gets(choice(JOBS), ticket="stays")
 
 
+def test_who_gives_up_stands_in_nobodys_way_any_longer(meeting: Meeting) -> None:
+    one, other = meeting.workers(2)
+    token, _ = one.ask(choice(JOBS, ACCOUNT))
+    assert not other.gets(choice(JOBS, ACCOUNT), ticket="gives up")
+    assert not one.gets(choice(JOBS), ticket="stays")
+    other.order(Leave("gives up", (JOBS, ACCOUNT)))
+    other.order(Leave("gives up", (JOBS, ACCOUNT)), Leave("nobody", (WEST,)))  # without harm
+    one.order(Settle(token, (JOBS, ACCOUNT)))
+    assert not other.gets(choice(JOBS))  # the other one still waits, and is next
+    assert one.gets(choice(JOBS), ticket="stays")
+    assert other.gets(choice(ACCOUNT))
+
+
+def test_who_gives_up_and_asks_again_stands_behind(meeting: Meeting) -> None:
+    one = meeting.worker()
+    token, _ = one.ask(choice(JOBS))
+    for ticket in ("first", "second"):
+        assert not one.gets(choice(JOBS), ticket=ticket)
+    one.order(Leave("first", (JOBS,)))
+    assert not one.gets(choice(JOBS), ticket="first")
+    one.order(Settle(token, (JOBS,)))
+    assert not one.gets(choice(JOBS), ticket="first")
+    assert one.gets(choice(JOBS), ticket="second")
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_over_all_workers_nobody_is_overtaken_more_often_than_once_by_each(
+    meeting: Meeting, workers: int
+) -> None:
+    """Each worker asks for its waiting calls in turn; some of them give up on the way."""
+    rng, there = random.Random(workers), meeting.workers(workers)
+    tokens = [there[0].ask(choice(JOBS, limit=2))[0] for _ in range(2)]
+    queue = [(f"t{n}", there[n % workers]) for n in range(12)]
+    for ticket, worker in queue:
+        assert not worker.gets(choice(JOBS, limit=2), ticket=ticket)
+    came, overtaken = [ticket for ticket, _ in queue], dict.fromkeys(dict(queue), 0)
+    while queue:
+        if rng.random() < 0.3:
+            ticket, worker = queue.pop(rng.randrange(len(queue)))
+            worker.order(Leave(ticket, (JOBS,)))
+            continue
+        there[0].order(Settle(tokens.pop(0), (JOBS,)))
+        for ticket, worker in rng.sample(queue, len(queue)):
+            token, grant = worker.ask(choice(JOBS, limit=2), ticket=ticket)
+            if grant.index is not None:
+                tokens.append(token)
+                queue.remove((ticket, worker))
+                for waiting, _ in queue:
+                    overtaken[waiting] += came.index(waiting) < came.index(ticket)
+        assert len(tokens) == 2 or not queue
+    assert max(overtaken.values()) <= workers - 1
+
+
 def test_who_asks_on_keeps_the_place_whatever_stands_in_the_way(meeting: Meeting) -> None:
     """First one resource is full, then another: the place in the first queue stays."""
     one = meeting.worker()
@@ -762,6 +872,117 @@ def test_a_job_that_stands_in_the_way_twice_is_asked_after_once(meeting: Meeting
     _, grant = one.ask(choice(JOBS), choice(ACCOUNT))
     assert [job.native_id for job in grant.unseen] == ["video_1"]
     assert len(grant.holding) == 1
+
+
+# Jobs that others saw end -------------------------------------------------------------------------
+
+
+def test_a_worker_hears_which_of_its_jobs_others_saw_end(meeting: Meeting) -> None:
+    one, other = meeting.workers(2)
+    jobs = [a_job(f"video_{n}") for n in range(3)]
+    for job in jobs:
+        one.order(Settle("", job=job))
+    other.order(seen(jobs[1], [], "completed"), seen(jobs[2], [], "in_progress"))
+    running = tuple(job.holder for job in jobs)
+    news = one.store.turn(Turn(one.name, 0, Batch(), running=running))
+    assert news.ended == (jobs[1].holder,)
+    # Again, since an answer may be lost.
+    assert one.store.turn(Turn(one.name, 0, Batch(), running=running)).ended == news.ended
+
+
+# What is forgotten --------------------------------------------------------------------------------
+
+
+def everything(meeting: Meeting, worker: Worker) -> None:
+    now = meeting.now()
+    batch = ejecting(out(now, now + 30))
+    batch.add_sums(SUMS, sample(1.0, NOW))
+    batch.add_sums(("job", *SUMS[1:]), sample(1.0, NOW))
+    batch.add_count(COUNT)
+    batch.add_count(("health", "east", READS, 180_000_000, "s"))
+    batch.add_restored("west", now)
+    batch.changes.append(Change(now, "w", "east", "out", "429"))
+    token, _ = worker.ask(choice(JOBS, RPM))
+    worker.turn(batch, taken_over(token, a_job(), JOBS, seconds=100))
+    assert not worker.gets(choice(JOBS), ticket="waits")
+
+
+def test_what_nobody_needs_any_more_is_forgotten_in_its_time(meeting: Meeting) -> None:
+    everything(meeting, meeting.worker())
+
+    def left(seconds: float) -> tuple[int, ...]:
+        meeting.advance(seconds)
+        news = meeting.worker().hear()
+        return len(news.sums), len(news.counts), len(news.ejections), len(news.restored)
+
+    assert left(0) == (2, 2, 1, 1)
+    assert left(85) == (2, 2, 1, 1)
+    assert left(10) == (2, 2, 0, 1)  # a minute after its deadline
+    assert left(510) == (2, 1, 0, 1)  # sixty buckets of health
+    assert left(7200) == (1, 0, 0, 1)  # two epochs of an hour
+    assert left(64_800) == (0, 0, 0, 1)  # two of ten hours: none of it is left
+    assert left(20_000) == (0, 0, 0, 0)
+
+
+def test_a_name_that_is_learned_of_again_is_kept_longer(meeting: Meeting) -> None:
+    one = meeting.worker()
+    for _ in range(4):
+        one.turn(measured(1.0))
+        meeting.advance(7000)
+    assert meeting.worker().hear().sums[SUMS].count == 4
+    meeting.advance(300)
+    one.turn(measured(1.0))
+    assert meeting.worker().hear().sums[SUMS].count == 1  # anew
+
+
+def test_jobs_and_changes_are_kept_for_a_day_and_a_week(meeting: Meeting) -> None:
+    one = meeting.worker()
+    everything(meeting, one)
+    meeting.advance(80_000)
+    one.order(seen(a_job(), [JOBS]))
+    meeting.advance(80_000)
+    one.order(Settle("", job=a_job("video_2")))
+    assert len(one.store.picture(()).jobs) == 2  # seen within a day
+    meeting.advance(50_000)
+    one.order(Settle("", job=a_job("video_3")))
+    jobs = {job.native_id for job in one.store.picture(()).jobs}
+    assert jobs == {"video_2", "video_3"}
+    assert len(one.store.picture(()).changes) == 1
+    meeting.advance(7 * 86_400)
+    one.turn()
+    assert one.store.picture(()).changes == []
+    assert one.store.picture(()).jobs == []
+
+
+def test_a_sequence_is_forgotten_with_its_worker(meeting: Meeting) -> None:
+    one, other = meeting.workers(2)
+    one.turn(counted(1), sequence=7)
+    meeting.advance(86_400 + 10)
+    other.turn()
+    one.turn(counted(1), sequence=1)
+    assert other.hear().counts == {COUNT: 1}
+
+
+def test_a_memory_of_many_lives_does_not_grow() -> None:
+    backend = InMemory()
+    meeting = Meeting(backend)
+    sizes = []
+    for day in range(6):
+        for n in range(40):
+            worker = meeting.worker(f"worker-{day}-{n}")
+            batch = measured(1.0, key=("http", "east", "generation", day * 100 + n))
+            batch.add_count((*COUNT[:3], day * 100 + n, "1"))
+            batch.add_ejection(f"east-{day}-{n}", out(backend.now(), backend.now() + 5))
+            batch.add_restored(f"west-{day}-{n}", backend.now())
+            resource = f"jobs:deployment:{day}-{n}"
+            token, _ = worker.ask(choice(resource))
+            worker.turn(batch, taken_over(token, a_job(f"video_{day}_{n}"), resource))
+            worker.ask(choice(resource), ticket=f"ticket-{day}-{n}")
+            worker.order(seen(a_job(f"video_{day}_{n}"), [resource], "completed"))
+            meeting.advance(86_400 / 40)
+        kept = vars(backend.store()).values()
+        sizes.append(sum(len(one) for one in kept if isinstance(one, dict)))
+    assert max(sizes[2:]) <= 1.05 * sizes[1]
 
 
 # At a glance ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from router.leases import Acquire, Command, Grant, Job, Release, Seen, Settle
 from router.observations import Cause as Why
 from router.observations import Change, Ejection, Sums
 from router.state import MemoryStore, News, Sharing, Turn
-from router.state.sharing import MOST_ORDERS
+from router.state.sharing import MOST_AT_ONCE, MOST_ORDERS
 
 JOBS = "jobs:deployment:east"
 SUMS = ("http", "east", "generation", 7)
@@ -51,7 +51,8 @@ class Recording:
 
     @property
     def commands(self) -> list[tuple[Command, ...]]:
-        return [turn.commands for turn in self.turns]
+        """Turn by turn, without the tries to reach a store that was away."""
+        return [turn.commands for turn in self.turns if turn.sequence]
 
 
 def sharing(
@@ -94,7 +95,8 @@ def test_a_turn_without_an_answer_is_sent_again_under_its_number() -> None:
     store.fails = None
     shares.step()
     shares.step()
-    assert [turn.sequence for turn in store.turns] == [1, 1, 1, 2]
+    # A second try only asks whether the store is there again.
+    assert [turn.sequence for turn in store.turns] == [1, 0, 0, 1, 2]
     assert heard[-1].sums[SUMS].count == 2
     assert shares.away is None
 
@@ -197,10 +199,53 @@ def test_only_so_many_orders_are_remembered_for_a_store_that_is_away() -> None:
         shares.order(Release(str(n), (JOBS,)))
     fails(shares)
     store.fails = None
-    shares.step()
-    kept = store.commands[-1]
+    while shares.step():
+        assert shares.away is not None  # until the store has been told all
+    assert shares.away is None
+    kept = [command for commands in store.commands[1:] for command in commands]
     assert len(kept) == MOST_ORDERS
     assert kept[-1] == Release(str(MOST_ORDERS + 49), (JOBS,))  # the latest
+
+
+def test_a_store_that_is_away_is_asked_whether_it_is_back_and_told_nothing_until_then() -> None:
+    store = Recording()
+    shares = sharing(store)
+    store.fails = ConnectionError("gone")
+    fails(shares)
+    written = 0
+
+    def register() -> list[Command]:
+        nonlocal written
+        written += 1
+        return [Settle("token", (), (JOBS,), 10.0)]
+
+    shares.register = register
+    shares.order(Release("x", (JOBS,)))
+    shares.tell_sums(SUMS, ONE)
+    future = shares.ask(asking())
+    fails(shares)
+    assert isinstance(future.exception(0), ConnectionError)  # who asked does not wait for it
+    fails(shares)
+    assert (store.turns[-1].commands, store.turns[-1].batch.sums, written) == ((), {}, 0)
+    store.fails = None
+    shares.step()
+    assert (len(store.turns[-1].commands), written) == (2, 1)
+
+
+def test_many_orders_are_told_in_parts_and_all_of_them_before_anything_is_granted() -> None:
+    store = Recording()
+    shares = sharing(store)
+    orders: list[Command] = [Release(str(n), (JOBS,)) for n in range(2 * MOST_AT_ONCE + 1)]
+    for order in orders:
+        shares.order(order)
+    future = shares.ask(asking())
+    assert shares.step() is True
+    assert shares.step() is True
+    assert not future.done()
+    assert shares.step() is False
+    assert future.result(0).index == 0
+    assert [len(commands) for commands in store.commands] == [MOST_AT_ONCE, MOST_AT_ONCE, 1]
+    assert [command for commands in store.commands for command in commands] == orders
 
 
 def test_the_outbox_of_a_long_outage_is_bounded_by_what_there_is_to_know() -> None:

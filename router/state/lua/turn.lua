@@ -12,7 +12,7 @@
 -- KEYS[1]  a key of the namespace, for its slot
 -- ARGV     prefix, the turn as JSON; numbers that must be exact come as strings
 -- returns  {seconds, microseconds, generation, up to where, more, workers}, names and their fields
---          in turn, and one grant for each lease that was asked for
+--          in turn, one grant for each lease that was asked for, and the jobs that have ended
 
 local prefix, turn = ARGV[1], cjson.decode(ARGV[2])
 local time = redis.call('TIME')
@@ -46,37 +46,95 @@ end
 
 local fixed = {
   string = {'generation', 'version', 'tickets'},
-  hash = {'sequences', 'jobs'},
-  zset = {'changes', 'expiries', 'workers', 'seen'},
+  hash = {'sequences', 'jobs', 'places'},
+  zset = {'changes', 'expiries', 'workers', 'seen', 'lapses'},
   list = {'history'},
 }
 for kind, names in pairs(fixed) do
   for _, name in ipairs(names) do expect(kind, name) end
 end
-for _, what in ipairs({'sums', 'counts', 'restored', 'ejections'}) do
+for _, what in ipairs({'sums', 'counts', 'restored', 'returned', 'ejections'}) do
   for _, item in ipairs(turn.learned[what]) do expect('hash', item[1]) end
 end
 for _, item in ipairs(turn.learned.sums) do
   for _, field in ipairs({'w', 't', 'q', 'n'}) do expect_number(item[1], field) end
 end
 for _, item in ipairs(turn.learned.counts) do expect_number(item[1], item[2]) end
-for _, item in ipairs(turn.learned.ejections) do expect('hash', item[3]) end
+for _, item in ipairs(turn.learned.ejections) do
+  for _, name in ipairs(item[3]) do expect('hash', name) end
+end
+local function expect_queue(resource)
+  expect('zset', 'queue:' .. resource)
+  expect('zset', 'queue:' .. resource .. ':asked')
+end
 for _, order in ipairs(turn.orders) do
   for _, what in ipairs({'release', 'hold', 'resources'}) do
     for _, resource in ipairs(order[what] or {}) do expect('zset', resource) end
   end
+  for _, resource in ipairs(order.queues or {}) do expect_queue(resource) end
+  if (order.running or '') ~= '' then expect('zset', order.running) end
 end
 for _, ask in ipairs(turn.asks) do
   for _, choice in ipairs(ask.choices) do
     for _, need in ipairs(choice) do
       expect('zset', need[1])
-      expect('zset', 'queue:' .. need[1])
-      expect('zset', 'queue:' .. need[1] .. ':asked')
+      expect('zset', 'told:' .. need[1])
+      expect_queue(need[1])
     end
   end
 end
 
+-- A name is changed, and lasts until a time; then nobody needs to hear of it any more.
+local function changed(name, ends)
+  redis.call('ZADD', key('changes'), redis.call('INCR', key('version')), name)
+  redis.call('ZADD', key('expiries'), ends, name)
+end
+
+-- What runs ---------------------------------------------------------------------------------------
+
+-- The jobs of a deployment stand in a sorted set by the time of their acceptance; `places` says in
+-- which one a job stands, and `lapses` until when it is counted on without being seen.
+local function runs(order, known)
+  redis.call('ZADD', key(order.running), 'NX', known.accepted_at, order.holder)
+  redis.call('HSET', key('places'), order.holder, order.running)
+  redis.call('ZADD', key('lapses'), now + tonumber(order.seconds), order.holder)
+  for _, name in ipairs({order.running, 'places', 'lapses'}) do
+    redis.call('EXPIRE', key(name), 2 * DAY)
+  end
+  changed(order.running, now + 2 * DAY)
+end
+
+local function runs_no_more(holder)
+  local place = redis.call('HGET', key('places'), holder)
+  redis.call('ZREM', key('lapses'), holder)
+  redis.call('HDEL', key('places'), holder)
+  if place then
+    redis.call('ZREM', key(place), holder)
+    changed(place, now + 2 * DAY)
+  end
+end
+
+-- A job is looked at some ten times. To others it is news when it has another status, or is much
+-- older than when it was seen before.
+local SIGHT, QUEUED, WAITS_AT_LEAST = 10, 'queued', 2
+local function goes_on(order, known)
+  local place = redis.call('HGET', key('places'), order.holder)
+  local since, before = tonumber(known.accepted_at), tonumber(known.seen_at)
+  if order.status == QUEUED and now - since > WAITS_AT_LEAST then
+    known.waited = string.format('%.6f', now - since)
+  end
+  if not place then return end
+  redis.call('ZADD', key('lapses'), now + tonumber(order.seconds), order.holder)
+  local older = math.floor((now - since) / SIGHT) ~= math.floor((before - since) / SIGHT)
+  if older or known.status ~= order.status then changed(place, now + 2 * DAY) end
+end
+
 -- Orders ------------------------------------------------------------------------------------------
+
+-- What holds a resource is kept for a day, or for as long as it holds.
+local function keep(resource, seconds)
+  redis.call('EXPIRE', key(resource), math.max(DAY, math.ceil(tonumber(seconds))))
+end
 
 -- The exchange under a lease has ended: give back, or hold on. A slot goes over from the token to
 -- its job in this one script. Where the job has been seen to end before its acceptance was told, a
@@ -92,7 +150,7 @@ local function settle(order)
     if not ended then
       local lapses = now + tonumber(order.seconds)
       redis.call('ZADD', key(resource), lapses, holder ~= '' and holder or order.token)
-      redis.call('EXPIRE', key(resource), DAY)
+      keep(resource, order.seconds)
     end
   end
   if holder == '' then return end
@@ -103,12 +161,14 @@ local function settle(order)
   end
   -- What is known of it already was seen later than its acceptance.
   redis.call('HSETNX', key('jobs'), holder, job)
+  if not ended then runs(order, cjson.decode(job)) end
   redis.call('ZADD', key('seen'), 'NX', now, holder)
   -- Bounded by age, whatever is accepted.
   local stale = redis.call('ZRANGEBYSCORE', key('seen'), '-inf', now - DAY, 'LIMIT', 0, 100)
   for _, other in ipairs(stale) do
     redis.call('ZREM', key('seen'), other)
     redis.call('HDEL', key('jobs'), other)
+    runs_no_more(other)
   end
   redis.call('EXPIRE', key('jobs'), 2 * DAY)
   redis.call('EXPIRE', key('seen'), 2 * DAY)
@@ -124,6 +184,7 @@ local function seen(order)
       redis.call('ZREM', key(resource), order.holder)
     else
       redis.call('ZADD', key(resource), 'XX', now + tonumber(order.seconds), order.holder)
+      keep(resource, order.seconds)
     end
   end
   if order.ended then
@@ -133,6 +194,7 @@ local function seen(order)
   local job = redis.call('HGET', key('jobs'), order.holder)
   if job then
     local known = cjson.decode(job)
+    if order.ended then runs_no_more(order.holder) else goes_on(order, known) end
     known.status, known.seen_at = order.status, string.format('%.6f', now)
     redis.call('HSET', key('jobs'), order.holder, cjson.encode(known))
     redis.call('ZADD', key('seen'), now, order.holder)
@@ -143,9 +205,22 @@ local function release(order)
   for _, resource in ipairs(order.resources) do
     redis.call('ZREM', key(resource), order.holder)
   end
+  runs_no_more(order.holder)
 end
 
-local orders = {settle = settle, seen = seen, release = release}
+-- Who waited gives up, and stands in nobody's way any longer.
+local function give_up(queues, ticket)
+  for _, resource in ipairs(queues) do
+    redis.call('ZREM', key('queue:' .. resource), ticket)
+    redis.call('ZREM', key('queue:' .. resource .. ':asked'), ticket)
+  end
+end
+
+local function leave(order)
+  give_up(order.queues, order.ticket)
+end
+
+local orders = {settle = settle, seen = seen, release = release, leave = leave}
 for _, order in ipairs(turn.orders) do
   orders[order.kind](order)
 end
@@ -165,37 +240,47 @@ local function standing(resource, window, ticket)
   return redis.call('ZCARD', key(resource)), before or redis.call('ZCARD', queue)
 end
 
--- In how many seconds a window has room; '' where nothing is in it.
-local function opens(resource, place)
+-- In how many seconds a window has room: when as many grants have left it as stand in the way, or
+-- as who may come then will have filled it anew. Nothing where nothing is in it, or may be.
+local function opens(resource, held, limit, place)
+  if limit <= 0 or held <= 0 then return end
+  local rounds = place < held and 0 or 1 + math.floor((place - held) / limit)
+  if rounds > 0 then
+    place = math.min(math.max(held - limit, 0) + (place - held) % limit, held - 1)
+  end
   local entry = redis.call('ZRANGE', key(resource), place, place, 'WITHSCORES')
-  return entry[2] and string.format('%.6f', tonumber(entry[2]) + WINDOW - now) or ''
+  return tonumber(entry[2]) + WINDOW * (1 + rounds) - now
 end
 
--- The first need of a choice that has no room, and when it will; nothing where all have.
+-- How many were told to come back when a window opens for them, and have not come yet.
+local function about_to_come(resource)
+  redis.call('ZREMRANGEBYSCORE', key('told:' .. resource), '-inf', now)
+  return redis.call('ZCARD', key('told:' .. resource))
+end
+
+-- The first need of a choice that has no room, the seconds in which the choice surely has none, and
+-- by which window; nothing where all its needs have room.
 local function blocked(choice, ticket)
+  local first, at_least, by
   for _, need in ipairs(choice) do
     local resource, limit, window = need[1], need[2], need[3]
     local held, before = standing(resource, window, ticket)
     if held + before >= limit then
-      -- Room comes when as many grants have left the window as stand in the way.
-      local place = math.min(held + before - limit, held - 1)
-      return {resource, (window and limit > 0 and held > 0) and opens(resource, place) or ''}
+      first = first or resource
+      local place = window and held + before - limit + about_to_come(resource)
+      local room = window and opens(resource, held, limit, place)
+      if room and room > (at_least or 0) then
+        at_least, by = room, resource
+      end
     end
   end
+  return first and {first, at_least and string.format('%.6f', at_least) or ''}, by
 end
 
 local function each_need(choices, act)
   for _, choice in ipairs(choices) do
     for _, need in ipairs(choice) do act(need) end
   end
-end
-
-local function leave(ask)
-  if ask.ticket == '' then return end
-  each_need(ask.choices, function(need)
-    redis.call('ZREM', key('queue:' .. need[1]), ask.ticket)
-    redis.call('ZREM', key('queue:' .. need[1] .. ':asked'), ask.ticket)
-  end)
 end
 
 local function enter(ask, full)
@@ -243,22 +328,42 @@ local function holding(full)
   return jobs
 end
 
+-- Who is refused where a window opens at a known time comes back then, at the first there is; the
+-- next one hears of the time after it.
+local function tell(ask, full, windows)
+  local first
+  for index, block in ipairs(full) do
+    local alone = windows[index] == block[1]
+    if alone and (not first or tonumber(block[2]) < tonumber(full[first][2])) then
+      first = index
+    end
+  end
+  if first then
+    local told = key('told:' .. windows[first])
+    redis.call('ZADD', told, now + tonumber(full[first][2]), ask.token)
+    redis.call('EXPIRE', told, 10 * WINDOW)
+  end
+end
+
 local function grant(ask)
-  local full = {}
+  local full, windows = {}, {}
   for index, choice in ipairs(ask.choices) do
-    local block = blocked(choice, ask.ticket)
+    local block, by = blocked(choice, ask.ticket)
     if not block then
       for _, need in ipairs(choice) do
         local lapses = now + tonumber(need[4])
         redis.call('ZADD', key(need[1]), need[3] and now or lapses, ask.token)
-        redis.call('EXPIRE', key(need[1]), DAY)
+        keep(need[1], need[4])
       end
-      leave(ask)
+      if ask.ticket ~= '' then
+        each_need(ask.choices, function(need) give_up({need[1]}, ask.ticket) end)
+      end
       return {index - 1, {}, {}}
     end
-    full[#full + 1] = block
+    full[index], windows[index] = block, by or ''
   end
   enter(ask, full)
+  if ask.last then tell(ask, full, windows) end
   return {-1, full, holding(full)}
 end
 
@@ -268,12 +373,6 @@ for index, ask in ipairs(turn.asks) do
 end
 
 -- What was learned --------------------------------------------------------------------------------
-
--- A name is changed, and lasts until a time; then nobody needs to hear of it any more.
-local function changed(name, ends)
-  redis.call('ZADD', key('changes'), redis.call('INCR', key('version')), name)
-  redis.call('ZADD', key('expiries'), ends, name)
-end
 
 local function add(learned)
   for _, item in ipairs(learned.sums) do
@@ -292,6 +391,7 @@ local function add(learned)
   end
 end
 
+-- An operator restored a deployment, or what failures kept out has returned.
 local function restore(item)
   local name, at = item[1], tonumber(item[2])
   if at > tonumber(redis.call('HGET', key(name), 'at') or '0') then
@@ -301,12 +401,20 @@ local function restore(item)
   end
 end
 
+local function at(name)
+  return tonumber(redis.call('HGET', key(name), 'at') or '0')
+end
+
 -- Ejections only extend; but what was decided before a restoration is void, whenever it comes, and
--- what is about another key stands in nobody's way.
+-- so is what failures decided once all that it covers has returned. What is about another key stands
+-- in nobody's way.
 local function eject(item)
-  local name, ejection = item[1], item[2]
+  local name, ejection, restored, returned = item[1], item[2], at(item[3][1]), nil
   local held = redis.call('HMGET', key(name), 'until', 'at', 'credential')
-  local restored = tonumber(redis.call('HGET', key(item[3]), 'at') or '0')
+  for index = 2, #item[3] do
+    returned = math.min(returned or math.huge, at(item[3][index]))
+  end
+  restored = math.max(restored, returned or 0)
   if tonumber(ejection.at) < restored then return end
   local ends = tonumber(ejection['until'])
   local void = held[1] and tonumber(held[2]) < restored
@@ -325,6 +433,7 @@ if turn.sequence > tonumber(redis.call('HGET', key('sequences'), turn.worker) or
   redis.call('HSET', key('sequences'), turn.worker, turn.sequence)
   add(turn.learned)
   for _, item in ipairs(turn.learned.restored) do restore(item) end
+  for _, item in ipairs(turn.learned.returned) do restore(item) end
   for _, item in ipairs(turn.learned.ejections) do eject(item) end
   for _, change in ipairs(turn.learned.changes) do
     redis.call('LPUSH', key('history'), change)
@@ -333,10 +442,31 @@ if turn.sequence > tonumber(redis.call('HGET', key('sequences'), turn.worker) or
     redis.call('LTRIM', key('history'), 0, 199)
     redis.call('EXPIRE', key('history'), 7 * DAY)
   end
-  if #turn.learned.ejections + #turn.learned.restored > 0 then
-    -- Who may not publish is heard in time all the same.
-    redis.pcall('PUBLISH', key('news'), turn.worker)
+  -- Failures are told at once too, so that not each worker has to make them.
+  local failures = {}
+  for _, item in ipairs(turn.learned.counts) do
+    if item[5] then
+      failures[#failures + 1] = {item[1], item[2], redis.call('HGET', key(item[1]), item[2])}
+    end
   end
+  local out = turn.learned
+  if #out.ejections + #out.restored + #out.returned + #failures > 0 then
+    -- What is told at once is told whole: if each sibling came to ask, all would come at once. Who
+    -- may not publish is heard in time all the same.
+    local told = {
+      worker = turn.worker,
+      restored = out.restored,
+      returned = out.returned,
+      ejections = out.ejections,
+      failures = failures,
+    }
+    redis.pcall('PUBLISH', key('news'), cjson.encode(told))
+  end
+end
+
+-- What nobody has seen for long is not counted on any more.
+for _, holder in ipairs(redis.call('ZRANGEBYSCORE', key('lapses'), '-inf', now, 'LIMIT', 0, 100)) do
+  runs_no_more(holder)
 end
 
 -- Who is there ------------------------------------------------------------------------------------
@@ -367,9 +497,36 @@ local up_to, more = version, 0
 if #found == 2 * turn.most then
   up_to, more = found[#found], 1
 end
+local OURS = {sums = true, counts = true, restored = true, returned = true, ejections = true}
+
+-- How many jobs run there, and those that have run for longest.
+local function running(name)
+  local holders = redis.call('ZRANGE', key(name), 0, turn.jobs - 1)
+  local fields = {'count', tostring(redis.call('ZCARD', key(name)))}
+  for _, holder in ipairs(holders) do
+    local job = redis.call('HGET', key('jobs'), holder)
+    if job then
+      fields[#fields + 1] = holder
+      fields[#fields + 1] = job
+    end
+  end
+  return fields
+end
+
 local names = {}
 for index = 1, #found, 2 do
-  local fields = redis.call('HGETALL', key(found[index]))
+  local kind = string.match(found[index], '^%["(%a+)"')
+  local fields
+  if kind == 'running' then
+    fields = running(found[index])
+  else
+    fields = redis.pcall('HGETALL', key(found[index]))
+  end
+  if fields.err then
+    -- What a later release keeps, it may keep in another way; in ours nobody else has a place.
+    if OURS[kind] then error(fields.err) end
+    fields = {'kept', 'otherwise'}
+  end
   if #fields == 0 then
     redis.call('ZREM', key('changes'), found[index])
   else
@@ -377,5 +534,10 @@ for index = 1, #found, 2 do
     names[#names + 1] = fields
   end
 end
+-- Which of the jobs that this worker takes for running were seen to end, by whomever.
+local ended = {}
+for _, holder in ipairs(turn.running) do
+  if redis.call('GET', key('ended:' .. holder)) then ended[#ended + 1] = holder end
+end
 local alive = redis.call('ZCOUNT', key('workers'), now - ALIVE, '+inf')
-return {{time[1], time[2], generation, up_to, more, alive}, names, grants}
+return {{time[1], time[2], generation, up_to, more, alive}, names, grants, ended}
