@@ -139,8 +139,8 @@ class _Life:
         failures = 0
         while True:
             ending = self._stopping.is_set()
-            more = self._turn()
-            failures = failures + 1 if self._away else 0
+            more = self._turn(at_last=ending)
+            failures = failures + 1 if self._away and ending else 0
             if self._is_over(failures, ending=ending):
                 return
             if self._away:
@@ -166,9 +166,9 @@ class _Life:
             return True
         return ending and not self._away and not self._sharing.has_to_tell
 
-    def _turn(self) -> bool:
+    def _turn(self, *, at_last: bool) -> bool:
         try:
-            more = self._sharing.step()
+            more = self._sharing.step(at_last=at_last)
         except Exception as exc:  # noqa: BLE001  (whatever it is, the thread must live)
             self._say(f"{exc}" or type(exc).__name__)
             return False

@@ -281,8 +281,11 @@ class Sharing:
 
     # Turns --------------------------------------------------------------------------------------
 
-    def step(self) -> bool:
+    def step(self, *, at_last: bool = False) -> bool:
         """One turn; whether there is more to hear at once.
+
+        A store that was away is first asked whether it is back, unless the worker is `at_last`
+        ending: then only a few tries are left, and each is to tell all.
 
         A store that raises leaves the batch to be sent again under its number, and the orders to
         be given again; who asked for a lease hears that there is no answer.
@@ -290,7 +293,7 @@ class Sharing:
         with self._turning:
             turn, asked = None, list[tuple[Acquire, Future[Grant]]]()
             try:
-                if self._lost:
+                if self._lost and not at_last:
                     self._knock()
                 turn, asked = self._take()
                 news = self.store.turn(turn)
