@@ -15,6 +15,7 @@ and the time are handed in. A reload is the same call again.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime
 import os
 import re
@@ -67,15 +68,8 @@ __all__ = [
 # Far above any honest configuration; a video given by mistake is refused before it is parsed.
 MAX_BYTES = 1 << 20
 
-_COSTS = "budgets come in a later version"
-_IDEMPOTENCY = "idempotency keys come in a later version"
-
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
-        "max_cost": _COSTS,
-        "max_cost_per_day": _COSTS,
-        "idempotency_key": _IDEMPOTENCY,
-        "idempotency_header": _IDEMPOTENCY,
         "drop_params": "dropping parameters comes in a later version",
         "proxy": "`video-router serve` comes in a later version",
     }
@@ -123,12 +117,15 @@ _ALLOWED = {
     "base_url": "an http or https URL with a host",
     "api_key": "a string (quote a number)",
     "headers": "a mapping of header names to strings (quote a number)",
-    "weight": "a number, 0 or more",
+    "weight": "a number, 0 or more: 0, or 0.000001 to 1,000,000",
     "order": "a whole number, 1 or more",
     "operations": "a list of operations",
     "retry_on_5xx": "true or false",
-    "cost_per_second": "a number of dollars, 0 or more, or a mapping of sizes to such numbers",
+    "cost_per_second": "a number of dollars, 0 or more, up to 1,000,000, or a mapping of sizes to"
+    " such numbers",
+    "idempotency_header": "the name of a header that is the caller's, such as Idempotency-Key",
     "retires_on": "a date such as 2026-12-31",
+    "max_cost_per_day": "a number of dollars above 0, up to 1,000,000,000",
     "rpm": "a whole number, 1 or more",
     "read_rpm": "a whole number, 1 or more",
     "max_parallel_requests": "a whole number, 1 or more",
@@ -139,7 +136,7 @@ _ALLOWED = {
 
 def not_yet(name: str) -> str | None:
     """Why this key or argument is refused for now; `None` if it is not one of those."""
-    reason = NOT_YET.get(name) or (_COSTS if name.startswith("max_cost") else None)
+    reason = NOT_YET.get(name)
     return f"`{name}` is not supported yet: {reason}" if reason else None
 
 
@@ -199,6 +196,17 @@ def _number(value: object) -> object:
     # To Python a boolean is an integer; and pydantic fails on integers that are too long to print.
     if isinstance(value, bool) or (isinstance(value, int) and value.bit_length() > 63):
         raise ValueError("must be a number, of sensible size")
+    return value
+
+
+# Sums and quotients of what is within these stay numbers.
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-6, 1e6
+_MOST_PRICE, _MOST_PER_DAY = 1e6, 1e9
+
+
+def _weight(value: float) -> float:
+    if value and not _LEAST_WEIGHT <= value <= _MOST_WEIGHT:
+        raise ValueError(f"must be {_ALLOWED['weight']}")
     return value
 
 
@@ -285,6 +293,18 @@ def _headers(written: dict[str, SecretStr]) -> dict[str, SecretStr]:
     return {name.lower(): value for name, value in written.items() if value}
 
 
+# What says whose request it is, or how to read it, is no place for a key of ours.
+_TAKEN_HEADERS = frozenset(
+    {"authorization", "api-key", "host", "content-length", "content-type", "transfer-encoding"}
+)
+
+
+def _free_header(name: str) -> str:
+    if not _TOKEN.fullmatch(name) or name.lower() in _TAKEN_HEADERS:
+        raise ValueError(f"must be {_ALLOWED['idempotency_header']}")
+    return name.lower()
+
+
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
     """A base URL, its userinfo taken off: a URL is printed, logged and compared."""
@@ -345,7 +365,7 @@ Fallbacks = Annotated[
     PlainSerializer(dict),  # pydantic knows no read-only mapping
 ]
 Date = Annotated[datetime.date, BeforeValidator(_date)]
-Price = Annotated[Number, Field(ge=0)]
+Price = Annotated[Number, Field(ge=0, le=_MOST_PRICE)]
 # The tags stand in the places of pydantic's errors, and in none of ours.
 _TAGS = frozenset({"[key]", "[price]", "[prices]"})
 Prices = Annotated[
@@ -429,6 +449,10 @@ class _LimitsForm(_Form):
 class _AccountForm(_LimitsForm):
     api_key: Sendable | None = None
     base_url: Annotated[InstanceOf[_Endpoint], BeforeValidator(_Endpoint.parse)] | None = None
+    max_cost_per_day: Annotated[Number, Field(gt=0, le=_MOST_PER_DAY)] | None = None
+
+    def limits(self) -> Limits:
+        return dataclasses.replace(super().limits(), cost_per_day=self.max_cost_per_day)
 
 
 class _DeploymentForm(_LimitsForm):
@@ -442,12 +466,13 @@ class _DeploymentForm(_LimitsForm):
     headers: Annotated[
         dict[str, Sendable], BeforeValidator(_header_names), AfterValidator(_headers)
     ] = Field(default_factory=dict)
-    weight: Annotated[Number, Field(ge=0)] = 1.0
+    weight: Annotated[Number, AfterValidator(_weight)] = 1.0
     order: Annotated[int, BeforeValidator(_number), Field(ge=1)] = 1
     operations: Names | None = None
     timeout: Seconds | None = None
     retry_on_5xx: Flag = False
     cost_per_second: Prices | None = None
+    idempotency_header: Annotated[Name, AfterValidator(_free_header)] | None = None
     retires_on: Date | None = None
 
     @field_validator("provider")
@@ -473,6 +498,7 @@ class Limits:
 
     `rpm` and `read_rpm` are submits and reads granted in any 60 seconds; the other two count what
     is under way. A job that nobody has seen for `job_ttl` seconds stops holding its slot.
+    `cost_per_day` is in dollars, from midnight to midnight UTC; only accounts have it.
     """
 
     rpm: int | None = None
@@ -480,6 +506,7 @@ class Limits:
     max_parallel_requests: int | None = None
     max_parallel_jobs: int | None = None
     job_ttl: float | None = None
+    cost_per_day: float | None = None
 
 
 NO_LIMITS = Limits()
@@ -507,6 +534,7 @@ class Deployment:
     `base_url` has no userinfo and no trailing slash; a query is kept. `headers` have lower-cased
     names. `timeout` is in seconds; `None` leaves it to the settings. `cost_per_second` is in
     dollars per second of video, for all sizes or by size; sizes are lower case, with an `x`.
+    `idempotency_header` is the one in which the provider takes a key of ours, if it does.
     """
 
     id: str
@@ -524,6 +552,7 @@ class Deployment:
     timeout: float | None = None
     retry_on_5xx: bool = False
     cost_per_second: float | Mapping[str, float] | None = None
+    idempotency_header: str | None = None
     retires_on: datetime.date | None = None
     limits: Limits = NO_LIMITS
 
@@ -543,6 +572,13 @@ class Deployment:
             return prices * seconds
         price = prices.get(_size(size)) if size is not None else _alike(prices)
         return None if price is None else price * seconds
+
+    def cost_at_most(self, size: str | None, seconds: float) -> float | None:
+        """The same, and for a size without a price that of the dearest."""
+        known = self.cost(size, seconds)
+        if known is None and isinstance(self.cost_per_second, Mapping):
+            return max(self.cost_per_second.values()) * seconds
+        return known
 
     @property
     def retires_at(self) -> float | None:
@@ -708,7 +744,8 @@ def _checked(written: Mapping[Any, Any], reading: _Reading, now: float | None) -
     forms = _deployment_forms(written, reading)
     deployments = {i: _resolve(form, reading.vocabulary) for i, form in forms.items()}
     _check_owners(accounts, deployments, reading)
-    _check_settings(settings, deployments.values(), reading)
+    _check_prices(accounts, deployments, reading)
+    _check_settings(settings or _sound_settings(written, reading), written, reading)
     if settings is None or reading.problems:
         raise reading.refuse()
     return Config(
@@ -772,7 +809,8 @@ def _inherited(entry: object, accounts: object) -> tuple[Path, Mapping[Any, Any]
         facts = accounts.get(name) if isinstance(name, str) else None
         if isinstance(facts, Mapping):
             # Limits stand for themselves: both an account's and its deployments' apply.
-            known = _AccountForm.model_fields.keys() - _LimitsForm.model_fields.keys()
+            known = {*_AccountForm.model_fields} & {*_DeploymentForm.model_fields}
+            known -= {*_LimitsForm.model_fields}
             return ("accounts", str(name)), {k: v for k, v in facts.items() if k in known}
     return (), {}
 
@@ -802,6 +840,7 @@ def _resolve(form: _DeploymentForm, vocabulary: Vocabulary) -> Deployment:
         timeout=form.timeout,
         retry_on_5xx=form.retry_on_5xx,
         cost_per_second=form.cost_per_second,
+        idempotency_header=form.idempotency_header,
         retires_on=form.retires_on,
         limits=form.limits(),
     )
@@ -839,22 +878,66 @@ def _credential(one: Deployment) -> tuple[str, object]:
     return one.base_url, one.api_key or frozenset(one.headers.items())
 
 
+def _check_prices(
+    accounts: Mapping[str, _AccountForm],
+    deployments: Mapping[int, Deployment],
+    reading: _Reading,
+) -> None:
+    """What has no price would be spent without being counted."""
+    for index, one in deployments.items():
+        account = accounts.get(one.account)
+        starts_jobs = any(operation.starts_job for operation in one.operations)
+        if account is None or account.max_cost_per_day is None or not starts_jobs:
+            continue
+        if one.cost_per_second is None:
+            reading.problem(
+                ("deployments", index, "cost_per_second"),
+                f"is required: the account `{reading.shown(one.account)}` has max_cost_per_day",
+            )
+
+
+def _sound_settings(written: Mapping[Any, Any], reading: _Reading) -> Settings | None:
+    """What is left of the settings without what is wrong, so that the rest is checked too."""
+    section = _section(written.get("settings"))
+    if not isinstance(section, Mapping):
+        return None
+    sound = {key: v for key, v in section.items() if not reading.spoiled(("settings", str(key)))}
+    return reading.form(Settings, sound, ("settings",))
+
+
+def _groups_written(written: Mapping[Any, Any], reading: _Reading) -> list[str] | None:
+    """All model groups, also of deployments that are refused; `None` where one cannot be told."""
+    groups: set[str] = set()
+    entries = written.get("deployments")
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        place = ("deployments", index)
+        if place in reading.problems or reading.spoiled((*place, "model_name")):
+            return None
+        names = _listed(entry.get("model_name")) if isinstance(entry, Mapping) else ()
+        if isinstance(names, list | tuple):
+            groups.update(name for name in names if name)
+    return sorted(groups) or None
+
+
 def _check_settings(
-    settings: Settings | None, deployments: Iterable[Deployment], reading: _Reading
+    settings: Settings | None, written: Mapping[Any, Any], reading: _Reading
 ) -> None:
     if settings is None:
         return
-    groups = sorted({name for one in deployments for name in one.model_names})
-    if not reading.spoiled(("deployments",)):
+    groups = _groups_written(written, reading)
+    if groups is not None:
         for place, name in _groups_named(settings):
             if name not in groups:
                 reading.problem(place, reading.unknown("model group", name, groups))
     for group, others in settings.fallbacks.items():
         if group in others:
+            left = sorted({*(groups or ())} - {group})
+            what = allowed(left) if left else "there is no other group"
             reading.problem(
-                ("settings", "fallbacks", group),
-                f"a group is no fallback to itself; {allowed(set(groups) - {group})}",
+                ("settings", "fallbacks", group), f"a group is no fallback to itself; {what}"
             )
+    if reading.spoiled(("settings", "id_secrets")):
+        return
     if not settings.accept_unsigned_ids and not settings.id_secrets:
         reading.problem(
             ("settings", "accept_unsigned_ids"),

@@ -20,11 +20,13 @@ import contextlib
 import functools
 import math
 import random
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from router import errors
+from router.claiming import Claiming, key_of
 from router.errors import Accepted, RouterError
 from router.fleet import Fleet, Member
 from router.ids import Copy
@@ -39,7 +41,10 @@ from router.outcomes import Effect, Exchange, Fault, Outcome, judge, seconds_in
 from router.ownership import Owned, owned_by, route_of
 from router.providers import Bound
 from router.reporting import (
+    LEAST_PAUSE,
+    LONGEST_PAUSE,
     attempted,
+    cost_of,
     error_of,
     full,
     nobody,
@@ -47,13 +52,14 @@ from router.reporting import (
     picked,
     reason_of,
     request_id_of,
+    too_dear,
     too_late,
     videos_in,
     waiting,
     with_routing,
 )
 from router.retry import Again, RetryBudget, back_off, retrying
-from router.selection import Question, choose, least_bad, panicked, rank
+from router.selection import Question, Tier, choose, least_bad, panicked, rank
 from router.transport import Patience, Sink, SinkFailed, Unanswered
 from router.trip import Side, Trip
 from router.types import (
@@ -74,6 +80,7 @@ AnswerT = TypeVar("AnswerT")
 LAPSE_SECONDS = 30.0
 ASK_AGAIN_SECONDS = 0.25
 LOOK_SECONDS = 5.0
+LOOKS_IN_TTL = 3
 # One slot is enough: of many deployments that are full, not each is asked before a call is refused.
 MOST_LOOKS = 4
 # Seconds of video, where the call names none.
@@ -87,8 +94,29 @@ def demand_of(call: Call[Any]) -> Demand:
     return Demand(call.operation, length_in(call.seconds) or USUAL_LENGTH, call.size)
 
 
+def _keep_to_cost(trip: Trip, most: float) -> None:
+    """Leave only those who do it for so many dollars. Raises where nobody does."""
+    members = [member for tier in trip.tiers for member in tier.candidates]
+    costs = {member: trip.cost(member) for member in members}
+    cheap = {member for member, cost in costs.items() if cost is not None and cost <= most}
+    if not cheap:
+        raise too_dear(trip, members)
+    kept = (Tier.of(m for m in tier.candidates if m in cheap) for tier in trip.tiers)
+    trip.tiers = [tier for tier in kept if tier.candidates]
+
+
 class Downloaded(Answer):
     """The answer to a download: its bytes went to the sink."""
+
+
+def _sent_key(trip: Trip, member: Member) -> str:
+    """By which a provider may know a submit again: the same for all calls under the caller's key.
+
+    Each deployment gets another one, since a provider may refuse one that comes with other
+    parameters, and ours are other ones with each model.
+    """
+    key = trip.call.idempotency_key or uuid.uuid4().hex
+    return key_of(f"{member.deployment.id}\0{key}")
 
 
 def _downloaded(reply: Reply) -> Downloaded:
@@ -111,10 +139,12 @@ class Engine:
         now: Callable[[], float],
         rng: random.Random,
         leasing: Leasing,
+        claiming: Claiming,
     ) -> None:
         self.fleet = fleet
         self.learning = learning
         self.leasing = leasing
+        self.claiming = claiming
         self.on_call: Callable[[], object] = lambda: None
         self.clock = clock
         self.now = now
@@ -127,6 +157,7 @@ class Engine:
         self._budget.after_fork()
         self.learning.after_fork()
         self.leasing.after_fork()
+        self.claiming.after_fork()
         for member in self.fleet.members.values():
             member.load.forget_flights()
 
@@ -170,7 +201,7 @@ class Engine:
         started = self.clock.monotonic()
         owned = owned or owned_by(call, fleet)
         route = route_of(call, fleet, owned)
-        return Trip(
+        trip = Trip(
             call=call,
             side=side,
             fleet=fleet,
@@ -180,7 +211,11 @@ class Engine:
             owned=owned,
             started=started,
             deadline=started + self.patience(call),
+            held=self.claiming.of(call.idempotency_key),
         )
+        if call.max_cost is not None and call.operation.starts_job:
+            _keep_to_cost(trip, call.max_cost)
+        return trip
 
     def patience(self, call: Call[Any]) -> float:
         """Seconds that a call may take."""
@@ -208,6 +243,8 @@ class Engine:
         except BaseException:
             self.leasing.settle(trip.lease, "no")
             raise
+        if trip.held is not None:
+            self.claiming.sending(trip.held, member, trip.operation)
         started = self.clock.monotonic()
         try:
             with self.learning.in_flight(member, trip.operation):
@@ -217,6 +254,9 @@ class Engine:
             raise
         outcome = judge(exchange)
         seconds = self.clock.monotonic() - started
+        if isinstance(answer, Video) and trip.operation.starts_job:
+            # Before anybody is told: what a hook raises must not lose a job that is paid for.
+            self.accepted(trip, member, Copy(member.deployment.account, answer.id), answer)
         self._record(trip, member, exchange, outcome, seconds, answer)
         if outcome.error is None:
             if answer is None:  # a repeated delete that found nothing left to delete
@@ -247,7 +287,7 @@ class Engine:
                 trip.tried.append(member)
                 self._picks += 1
                 member.load.picked[trip.operation] = self._picks
-                self.learning.tell(functools.partial(picked, trip, member, self.now()))
+                self._tell_picked(trip, member)
                 trip.waited = 0.0
                 return member
             wait = self._until_back(trip)
@@ -294,7 +334,7 @@ class Engine:
         """
         patience = self._max_wait(trip)
         until = self.clock.monotonic() + patience
-        asking = Asking(trip.operation, self.left(trip) + LAPSE_SECONDS, waits=patience > 0)
+        asking = Asking(trip.demand, self.left(trip) + LAPSE_SECONDS, waits=patience > 0)
         with self.leasing.waiting(asking):
             return await self._room(trip, asking, until, given)
 
@@ -368,6 +408,14 @@ class Engine:
     def _question(self, trip: Trip, tried: Sequence[Member] = ()) -> Question[Member]:
         strategy, now = trip.fleet.strategy, self.now()
         return Question(trip.route, trip.demand, strategy, now, self._rng, tried)
+
+    def _tell_picked(self, trip: Trip, member: Member) -> None:
+        try:
+            self.learning.tell(functools.partial(picked, trip, member, self.now()))
+        except BaseException:
+            # What a hook raises to end the process ends the call, before anything was sent.
+            self.leasing.settle(trip.lease, "no")
+            raise
 
     def _tell_wait(self, trip: Trip, seconds: float, cause: str, reason: str) -> None:
         self.learning.tell(lambda: waiting(trip, seconds, cause, reason, self.now()))
@@ -452,7 +500,8 @@ class Engine:
         now = self.now()
         found = {
             m.deployment.id: m.health.ejection(trip.operation, now, trip.route.ignoring)
-            for m in trip.fleet.candidates(trip.route)
+            for tier in trip.tiers
+            for m in tier.candidates
         }
         return {name: ejection for name, ejection in found.items() if ejection is not None}
 
@@ -468,6 +517,9 @@ class Engine:
             raise errors.BadRequestError(why, **trip.facts(member)) from exc
         given = {name.lower(): value for name, value in (trip.call.extra_headers or {}).items()}
         request.headers = {**member.headers, **request.headers, **given}
+        header = member.deployment.idempotency_header
+        if header is not None and trip.operation.is_submit:
+            request.headers.setdefault(header, _sent_key(trip, member))
         return request
 
     async def _exchange(
@@ -551,18 +603,22 @@ class Engine:
     ) -> None:
         deployment = member.deployment
         trip.may_have_arrived = trip.may_have_arrived or exchange.sent_whole
-        self.learning.learn(
-            trip.fleet,
-            member,
-            trip.operation,
-            outcome,
-            seconds,
-            unreachable=exchange.fault is Fault.CONNECT,
-            reason=reason_of(exchange, outcome) if outcome.eject else "",
-        )
-        if outcome.error is not None:
+        try:
+            self.learning.learn(
+                trip.fleet,
+                member,
+                trip.operation,
+                outcome,
+                seconds,
+                unreachable=exchange.fault is Fault.CONNECT,
+                reason=reason_of(exchange, outcome) if outcome.eject else "",
+            )
+        finally:
             # After it was learned from: who gets the next trial is to know how this one went.
-            self.leasing.settle(trip.lease, outcome.accepted)
+            if outcome.error is not None:
+                self._broke_off(trip, member, outcome.accepted)
+            elif not trip.operation.starts_job:
+                self.leasing.settle(trip.lease, "no")
         request_id = request_id_of(member, exchange)
         trip.attempts.append(
             AttemptRecord(
@@ -581,14 +637,9 @@ class Engine:
         account = member.deployment.account
         copies = [Copy(account, video.id) for video in videos_in(answer)]
         own(trip, member, answer)
-        if not trip.operation.starts_job:
-            self.leasing.settle(trip.lease, "no")
         if trip.operation is Operation.DELETE:
             self.learning.gone(trip.fleet, Copy(account, trip.owned.natives_in(account)[0]))
         for copy, video in zip(copies, videos_in(answer), strict=True):
-            if trip.operation.starts_job:
-                told = None if trip.operation is Operation.EXTENSION else length_in(video.seconds)
-                self.accepted(trip, member, copy, video.status, told)
             # A page tells of the past; only what somebody asks after is news.
             if trip.operation is not Operation.LIST:
                 self.learning.seen(trip.fleet, copy, video.id, video)
@@ -599,21 +650,31 @@ class Engine:
     def _poll_after(
         self, member: Member, copies: Sequence[Copy], answer: Answer, headers: Mapping[str, str]
     ) -> float | None:
-        """When to look at an unfinished job again: the provider's word, else what is usual."""
+        """When to look at an unfinished job again: the provider's word, else what is usual.
+
+        Often enough, whoever says it, that one lost look loses the job no slot.
+        """
         if not isinstance(answer, Video) or answer.done or answer.failed:
             return None
-        told = seconds_in(headers.get("openai-poll-after-ms"), 0.001)
-        return self.learning.pause(member, copies[0], answer) if told is None else told
+        written = headers.get("openai-poll-after-ms", "")
+        seconds = None if written.strip().startswith("-") else seconds_in(written, 0.001)
+        if seconds is None:
+            seconds = min(self.learning.pause(member, copies[0], answer), LONGEST_PAUSE)
+        return max(min(seconds, member.job_ttl / LOOKS_IN_TTL), LEAST_PAUSE)
 
-    def accepted(
-        self, trip: Trip, member: Member, copy: Copy, status: str, length: float | None = None
-    ) -> None:
-        """A job was accepted, of so many seconds of video: it takes over its submit's slot."""
+    def accepted(self, trip: Trip, member: Member, copy: Copy, video: Video | None = None) -> None:
+        """A job was accepted, this one as far as known: it takes over its submit's slot."""
         worker = self.learning.sharing.worker if self.learning.sharing else ""
-        seconds = length or trip.demand.seconds
+        status, told = "queued", None
+        if video is not None:
+            status, told = video.status, length_in(video.seconds)
+        # An extension's answer tells of the stitched whole.
+        extended = trip.operation is Operation.EXTENSION
+        seconds = trip.demand.seconds if told is None or extended else told
         job = job_of(copy, member, trip.operation, status, worker, self.now(), seconds)
         self.learning.started(member, job)
         self.leasing.settle(trip.lease, "yes", job, member.job_ttl)
+        self._spent(trip, member, video)
 
     def reported(
         self,
@@ -640,8 +701,10 @@ class Engine:
         if isinstance(exc, (RouterError, SinkFailed)):
             # It answered: what the answer says, or where it was to go, is another matter.
             exchange = self._happened(trip, member, Reply(200, {}))
-            self._record(trip, member, exchange, judge(exchange), seconds)
-            self.leasing.settle(trip.lease, "no")
+            try:
+                self._record(trip, member, exchange, judge(exchange), seconds)
+            finally:
+                self.leasing.settle(trip.lease, "no")
             if isinstance(exc, RouterError):
                 exc.message = member.deployment.redact(exc.message)
                 exc.args = (exc.message,)
@@ -654,10 +717,24 @@ class Engine:
         """The caller was cancelled: the exchange would have taken at least so long."""
         accepted: Accepted = "maybe" if reached else "no"
         outcome = Outcome("cancelled", Effect.AT_LEAST, accepted)
-        self.leasing.settle(trip.lease, accepted)
+        self._broke_off(trip, member, accepted)
         self.learning.learn(trip.fleet, member, trip.operation, outcome, seconds)
         gone = Exchange(trip.operation, at=self.now())
         self.learning.tell(lambda: attempted(trip, member, outcome, seconds, gone))
+
+    def _broke_off(self, trip: Trip, member: Member, accepted: Accepted) -> None:
+        """An exchange has ended without an answer to return; whether a job may run all the same."""
+        self.leasing.settle(trip.lease, accepted)
+        if trip.held is not None and accepted == "no":
+            self.claiming.refused(trip.held)
+        if accepted != "no":
+            self._spent(trip, member)
+
+    def _spent(self, trip: Trip, member: Member, answer: Answer | None = None) -> None:
+        dollars = cost_of(trip, member, answer)
+        if dollars is not None:
+            deployment = member.deployment
+            self.learning.spent(deployment.id, deployment.account, dollars, self.now())
 
     def nobody(self, trip: Trip) -> RouterError:
         """The error of a call for which nobody is in rotation."""

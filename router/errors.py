@@ -81,7 +81,8 @@ class RouterError(Exception):
     Attributes: `message`; `deployment` and `account` (ids) where one was asked; `operation`;
     `attempts`, the HTTP exchanges made, in order; `status`, `code` and `request_id` as the
     provider gave them (`status` is `None` when nothing was sent or nothing came back);
-    `accepted`; `metadata`, the call's own.
+    `accepted`; `metadata` and `idempotency_key`, the call's own; `video_id`, our id of the job,
+    where there is one.
     """
 
     def __init__(
@@ -97,6 +98,8 @@ class RouterError(Exception):
         request_id: str | None = None,
         accepted: Accepted = "no",
         metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        video_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -109,6 +112,8 @@ class RouterError(Exception):
         self.request_id = request_id
         self.accepted: Accepted = accepted
         self.metadata = metadata
+        self.idempotency_key = idempotency_key
+        self.video_id = video_id
 
     def __str__(self) -> str:
         where = f" [{self.deployment}]" if self.deployment else ""
@@ -158,14 +163,7 @@ class DeadlineExceededError(RouterError):
 
 
 class JobFailedError(RouterError):
-    """The job ended without a video; `code` and `message` are the provider's.
-
-    `video_id` is our id of the job.
-    """
-
-    def __init__(self, message: str, *, video_id: str | None = None, **facts: Any) -> None:
-        super().__init__(message, **facts)
-        self.video_id = video_id
+    """The job ended without a video; `code` and `message` are the provider's."""
 
 
 class VideoExpiredError(RouterError):
@@ -173,13 +171,13 @@ class VideoExpiredError(RouterError):
 
 
 class WaitTimeoutError(RouterError):
-    """`video_wait` gave up waiting; the job goes on. Wait again with `video_id`, never resubmit."""
+    """`video_wait` gave up waiting; the job goes on. Wait again with `video_id`, never resubmit.
 
-    def __init__(
-        self, message: str, *, video_id: str, last_status: str | None, **facts: Any
-    ) -> None:
+    `last_status` is how the job was seen last.
+    """
+
+    def __init__(self, message: str, *, last_status: str | None, **facts: Any) -> None:
         super().__init__(message, **facts)
-        self.video_id = video_id
         self.last_status = last_status
 
 
@@ -187,13 +185,22 @@ class AmbiguousSubmitError(RouterError):
     """A submit went out and no usable answer came back: a paid job may be running.
 
     The router never sends such a call again. `deployment`, `account` and `operation` say where
-    and what; `sent_at` when, as a Unix time in seconds. `router.video_list(…)` on that account
-    shows whether the job is there.
+    and what; `sent_at` when, as a Unix time in seconds; `traits` (`model`, `seconds`, `size`, and a
+    digest of the prompt) tell the job from others. `router.resume(error)` looks for it, and follows
+    it where it is found.
     """
 
-    def __init__(self, message: str, *, sent_at: float | None = None, **facts: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        sent_at: float | None = None,
+        traits: Mapping[str, str | None] | None = None,
+        **facts: Any,
+    ) -> None:
         super().__init__(message, **{"accepted": "maybe", **facts})
         self.sent_at = sent_at
+        self.traits = dict(traits or {})
 
 
 class TryLaterError(RouterError):
@@ -259,7 +266,10 @@ class NotFoundError(StatusError):
 
 
 class ConflictError(StatusError):
-    """409: what the call names is in a state that does not allow it."""
+    """409: what the call names is in a state that does not allow it.
+
+    With status `None`: the idempotency key stands for a call with other parameters.
+    """
 
 
 class RateLimitError(StatusError, TryLaterError):

@@ -100,8 +100,8 @@ class Ejected:
     """A deployment went out of rotation for `seconds`.
 
     `scope` is `submits`, `reads`, `both`, or one operation; `cause` is `failures`, `throttled`,
-    `denied`, `missing` or `drained`; `reason` is for people. Where `shared`, another worker decided
-    and counted it, and this one has heard of it.
+    `denied`, `missing`, `drained` or `retired`; `reason` is for people. Where `shared`, another
+    worker decided and counted it, and this one has heard of it.
     """
 
     at: float

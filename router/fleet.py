@@ -18,12 +18,15 @@ from router.health import Health
 from router.ids import IdCodec
 from router.leases import Need
 from router.limits import job_cap, job_ttl, needs, trial
+from router.operations import Demand
 from router.providers import PROVIDERS, Provider
 from router.selection import Candidate, Obstacle, Route, Tier, obstacle, tiers
 from router.types import Operation
 
-__all__ = ["Fleet", "Member"]
+__all__ = ["DOLLAR", "Fleet", "Member"]
 
+DOLLAR = 1_000_000
+"""Micro-dollars in one. Whole ones, so that sums over all workers are exact."""
 # Routes are few; names come from callers, so the memory of them must have an end.
 _REMEMBERED_ROUTES = 1024
 
@@ -40,6 +43,23 @@ class Member(Candidate):
     needs: Mapping[Operation, tuple[Need, ...]]
     trial: Need
     job_ttl: float
+    cost_per_day: float | None
+
+    def needs_of(self, demand: Demand) -> tuple[Need, ...]:
+        """What a call needs room in, here."""
+        needs, budget = self.needs[demand.operation], self.budget(demand)
+        return needs if budget is None else (*needs, budget)
+
+    def budget(self, demand: Demand) -> Need | None:
+        """The money that a job needs of what its account may spend in a day, if that is limited.
+
+        In micro-dollars; where the length or the size has no price, what it costs at most.
+        """
+        if self.cost_per_day is None or not demand.operation.starts_job:
+            return None
+        cost = self.deployment.cost_at_most(demand.size, demand.seconds) or 0.0
+        limit, amount = round(self.cost_per_day * DOLLAR), round(cost * DOLLAR)
+        return Need(f"cost:account:{self.deployment.account}", limit, amount)
 
     def __repr__(self) -> str:
         return f"<Member {self.deployment.id}>"
@@ -56,7 +76,9 @@ class Fleet:
             for d in config.deployments
         }
         self._limited = {
-            operation: any(member.needs[operation] for member in self.members.values())
+            operation: any(
+                m.needs_of(Demand(operation)) for m in self.members.values()
+            )
             for operation in Operation
         }
         self.codec = _codec(config)
@@ -166,6 +188,7 @@ def _member(deployment: Deployment, shared: Limits, before: Member | None) -> Me
         health.credential = credential
     retires = deployment.retires_at
     health.retires = math.inf if retires is None else retires - LAST_DAY_SECONDS
+    health.retires_why = f"its retires_on is {deployment.retires_on}"
     own, account = deployment.limits, deployment.account
     return Member(
         deployment,
@@ -179,6 +202,7 @@ def _member(deployment: Deployment, shared: Limits, before: Member | None) -> Me
         {op: needs(deployment.id, account, own, shared, op) for op in Operation},
         trial(deployment.id),
         job_ttl(own, shared),
+        shared.cost_per_day,
     )
 
 

@@ -17,11 +17,13 @@ jobs keep submits away. Reads are free, so they need no trial: they are back whe
 passed, one failure from the next ejection; and so are jobs, of which a trial tells only minutes
 later. Beside it stand what others say, each with its own deadline: throttled (429), denied (the
 account's key or bill) and missing (it has no such operation or model) are the provider's word,
-drained is an operator's, or the calendar's.
+drained is an operator's, retired the calendar's.
 
 Successes and failures are counted by the whole fleet, in buckets of time; so three failures that
-three workers met one each are three in a row. Nothing here knows a clock or a network: `now` and
-the random generator are handed in.
+three workers met one each are three in a row. Jobs are counted at the time of their acceptance: one
+that was accepted when all was well, and ends well, does not speak for those that came after it.
+While the last ones failed (`doubt`), it gets few, one at a time, until it is out or one goes well.
+Nothing here knows a clock or a network: `now` and the random generator are handed in.
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ BACK_OFF_SECONDS = 5.0
 LONGEST_BACK_OFF = 300.0
 SLOW_START_JOBS = 10
 SLOW_START_SECONDS = 60.0
+DOUBTED = 0.25
+"""How much of its share one takes whose last jobs failed: workers hear of each other's late."""
 ASK_FOR_TRIAL_AGAIN = 1.0
 """Seconds after which to ask again for a trial that another worker has."""
 NEVER = math.inf
@@ -65,6 +69,8 @@ class _Side:
     """Submits, reads, or jobs: what is counted of them."""
 
     failures: int = 0
+    # When what failed last had been asked for; a job, when it was accepted.
+    failed_last: float = -math.inf
     step: int = 0
     throttled: int = 0
     # By bucket of time, over the whole fleet: how many went well, and how many failed.
@@ -81,7 +87,7 @@ class Health:
     """The health of one deployment, as this worker knows it.
 
     Written under the lock of `Learning`, and read without: the ejections are replaced, not changed.
-    `retires` is when an operator wants new work to end (Unix seconds).
+    `retires` is when an operator wants new work to end (Unix seconds), `retires_why` says so.
     """
 
     __slots__ = (
@@ -90,8 +96,10 @@ class Health:
         "_trial_asked",
         "clear_from",
         "credential",
+        "doubt",
         "restored_at",
         "retires",
+        "retires_why",
     )
 
     def __init__(self, credential: str = "") -> None:
@@ -100,21 +108,25 @@ class Health:
         self.credential = credential
         # What was decided before an operator brought it back no longer counts either.
         self.restored_at = 0.0
-        self.retires = NEVER
+        self.retires, self.retires_why = NEVER, ""
         self._sides = {SUBMITS: _Side(), READS: _Side(), JOBS: _Side()}
         self._ejections: dict[tuple[Scope, Cause], Ejection] = {}
         self._trial_asked = 0.0
+        # Since when its jobs fail, where the last ones that were accepted did.
+        self.doubt: float | None = None
         # From when on nothing of all this is to be asked: one comparison tells a pick.
         self.clear_from = 0.0
 
     # Counting -----------------------------------------------------------------------------------
 
-    def succeeded(self, side: Scope) -> Scope | None:
+    def succeeded(self, side: Scope, since: float = math.inf) -> Scope | None:
         """Count a success; what it brings back into rotation, if it does.
 
-        Whatever gets through ends what a host's being unreachable began, for both sides.
+        Whatever gets through ends what a host's being unreachable began, for both sides. A job
+        that was accepted (`since`) before one that failed says nothing of how it is now.
         """
-        self._sides[side].forget()
+        if since >= self._sides[side].failed_last:
+            self._sides[side].forget()
         failing = None if side == JOBS else self._failing(side)
         if failing is None:
             return None
@@ -123,17 +135,25 @@ class Health:
         return BOTH if failing.scope == BOTH and both else side
 
     def failed(
-        self, side: Scope, now: float, rng: random.Random, *, unreachable: bool = False
+        self,
+        side: Scope,
+        now: float,
+        rng: random.Random,
+        *,
+        unreachable: bool = False,
+        since: float = -math.inf,
     ) -> Ejection | None:
         """Count a failure; the ejection that it leads to, if it does.
 
-        `unreachable` failures say that the host is gone, so they count for both sides.
+        `unreachable` failures say that the host is gone, so they count for both sides. `since` is
+        when a job was accepted.
         """
         judged = (SUBMITS, READS) if unreachable else (side,)
         # Who is out is not judged: an owner's reads go on, and must not drive the back-off.
         names = [name for name in judged if not self._is_out(name, now)]
         for name in names:
             self._sides[name].failures += 1
+            self._sides[name].failed_last = max(self._sides[name].failed_last, since)
         if not any(self._is_too_much(name, now) for name in names):
             return None
         step = max(self._sides[name].step for name in names)
@@ -168,7 +188,9 @@ class Health:
         """Failures since the last success, and what went well and badly lately, fleet-wide."""
         side = self._sides[name]
         first = int(side.since // HEALTH_BUCKET)
-        recent = int((now - JUDGED_SECONDS) // HEALTH_BUCKET)
+        # Jobs lie in the buckets of their acceptance, which is long ago when they end.
+        latest = max(side.counts, default=0) * HEALTH_BUCKET if name == JOBS else now
+        recent = int((latest - JUDGED_SECONDS) // HEALTH_BUCKET)
         in_a_row, row_ended = 0, False
         well = badly = 0
         for bucket in sorted(side.counts, reverse=True):
@@ -195,6 +217,19 @@ class Health:
             del counts[min(counts)]
         # Replaced, since a pick may be reading it.
         side.counts = counts
+        if name == JOBS:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        """Since when jobs fail, if the last ones that were accepted did."""
+        side = self._sides[JOBS]
+        first = int(side.since // HEALTH_BUCKET)
+        self.doubt = None
+        for bucket in sorted(side.counts, reverse=True):
+            if bucket <= first or side.counts[bucket].get("s", 0):
+                break
+            self.doubt = bucket * HEALTH_BUCKET
+        self._reckon()
 
     def throttled(self, operation: Operation) -> int:
         """Count a throttling; how many came in a row before it."""
@@ -233,6 +268,7 @@ class Health:
             jobs = self._sides[JOBS]
             jobs.step = max(jobs.step, ejection.step + 1)
             jobs.failures, jobs.since = FAILURES_IN_A_ROW - 1, max(jobs.since, ejection.at)
+            self._doubt()
 
     def returned(self, scope: Scope, at: float) -> bool:
         """Failures keep it out no more, as of a moment; whether that is news."""
@@ -253,13 +289,13 @@ class Health:
         for side in self._sides.values():
             side.forget()
             side.since = max(side.since, at)
-        self._reckon()
+        self._doubt()
         return True
 
     def _reckon(self) -> None:
         """From when on a pick need not ask."""
         ends = [e.until for e in self._ejections.values() if self._stands(e)]
-        trial = NEVER if self._failing(SUBMITS) is not None else 0.0
+        trial = NEVER if self.doubt is not None or self._failing(SUBMITS) is not None else 0.0
         started = self._sides[SUBMITS].returned_at
         slow = started + SLOW_START_SECONDS if started else 0.0
         self.clear_from = max([*ends, trial, slow])
@@ -287,8 +323,13 @@ class Health:
         if tested is not None:
             found.append(tested)
         if now >= self.retires:
-            found.append(Ejection(SUBMITS, now + FOR_GOOD, Cause.DRAINED, "it retires", at=now))
+            found.append(self.retirement(now))
         return found
+
+    def retirement(self, now: float) -> Ejection:
+        """What the calendar says, once the day has come."""
+        until, why = now + FOR_GOOD, self.retires_why
+        return Ejection(SUBMITS, until, Cause.RETIRED, why, at=self.retires)
 
     def on_trial(self, operation: Operation, now: float) -> bool:
         """Whether it is back in rotation only once a submit, which may be this one, went well."""
@@ -303,13 +344,16 @@ class Health:
 
     def share(self, operation: Operation, now: float) -> float:
         """How much of its share of new work it takes, from 0 to 1: less right after its return."""
+        if self.clear_from <= now or not operation.is_submit:
+            return 1.0
+        most = DOUBTED if self.doubt is not None and operation.starts_job else 1.0
         side = self._sides[SUBMITS]
         passed = now - side.returned_at
-        if self.clear_from <= now or not operation.is_submit or passed >= SLOW_START_SECONDS:
-            return 1.0
+        if passed >= SLOW_START_SECONDS:
+            return most
         first = int(side.returned_at // HEALTH_BUCKET)
         jobs = sum(c.get("s", 0) for bucket, c in side.counts.items() if bucket >= first)
-        return min(max((jobs + 1) / SLOW_START_JOBS, passed / SLOW_START_SECONDS), 1.0)
+        return min(max((jobs + 1) / SLOW_START_JOBS, passed / SLOW_START_SECONDS), most)
 
     def _failing(self, name: Scope) -> Ejection | None:
         """What failures last decided of a side, while it has not returned since."""

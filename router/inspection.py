@@ -17,16 +17,17 @@ from router.errors import (
     RouterError,
     StateUnavailableError,
 )
-from router.fleet import Member
+from router.fleet import DOLLAR, Member
 from router.ids import Copy, Kind, checked_native, decode_litellm
 from router.leases import Job, Need, Release, holder_of
 from router.messages import InvalidBody, Reply, Request
 from router.observations import HTTP, JOB, Change, Latency, Series
-from router.operations import Call
+from router.operations import Call, Demand
 from router.ownership import Owned, owned_by, route_of
 from router.providers import Bound
 from router.reporting import id_of
 from router.selection import Obstacle, Question, explain, tiers
+from router.spending import Spending
 from router.state import Picture
 from router.transport import Patience, Unanswered
 from router.trip import Side
@@ -53,10 +54,13 @@ __all__ = [
     "overview",
     "probe",
     "release",
+    "spent_by",
 ]
 
 # What a call carries; none of it decides where the call goes.
-_CARRIED = frozenset({"prompt", "name", "replicate", "variant", "to", "limit", "after", "order"})
+_CARRIED = frozenset(
+    {"prompt", "name", "replicate", "variant", "to", "limit", "after", "order", "idempotency_key"}
+)
 
 
 class Explained(NamedTuple):
@@ -105,7 +109,8 @@ def explained(
     route = route_of(call, fleet, owned_by(call, fleet))
     # A generator of its own, so that looking does not change what comes next.
     chance = random.Random(now)
-    question: Question[Member] = Question(route, demand_of(call), fleet.strategy, now, chance)
+    demand = demand_of(call)
+    question: Question[Member] = Question(route, demand, fleet.strategy, now, chance)
     return Explanation(
         str(call.operation),
         [
@@ -122,7 +127,7 @@ def explained(
                     **known_of(member, now),
                 },
             )
-            for member, obstacle, score in _verdicts(engine, question)
+            for member, obstacle, score in _verdicts(engine, question, call.max_cost)
         ],
     )
 
@@ -131,16 +136,16 @@ _Verdicts = list[tuple[Member, Obstacle, float | None]]
 _IN_THE_WAY = frozenset({"picked", "lost", "tier"})
 
 
-def _verdicts(engine: Engine, question: Question[Member]) -> _Verdicts:
+def _verdicts(engine: Engine, question: Question[Member], max_cost: float | None) -> _Verdicts:
     """Selection's verdicts; whoever could serve and has no room gives way to the next."""
     fleet, route = engine.fleet, question.route
     known = list(fleet.members.values())
     judged = explain(known, tiers(known, route), question)
     full: dict[Member, Obstacle] = {}
     for member, obstacle, _ in judged:
-        lacking = engine.leasing.lacking(member.needs[route.operation])
+        lacking = _lacking(engine, member, question.demand, max_cost)
         if lacking is not None and obstacle.verdict in _IN_THE_WAY:
-            full[member] = _full(*lacking)
+            full[member] = lacking
     if not full:
         return judged
     others = [member for member in known if member not in full]
@@ -157,8 +162,23 @@ _TAKEN = {
 }
 
 
+def _lacking(
+    engine: Engine, member: Member, demand: Demand, max_cost: float | None
+) -> Obstacle | None:
+    """What a member that could serve lacks: a price that is low enough, or room."""
+    cost = member.deployment.cost(demand.size, demand.seconds)
+    if max_cost is not None and demand.operation.starts_job and (cost is None or cost > max_cost):
+        asks = "it names no price" if cost is None else f"it asks ${cost:.4g}"
+        return Obstacle("full", f"{asks}, and max_cost is ${max_cost:.4g}")
+    lacking = engine.leasing.lacking(member.needs_of(demand))
+    return None if lacking is None else _full(*lacking)
+
+
 def _full(need: Need, taken: int) -> Obstacle:
     kind, owner, _ = need.resource.split(":", 2)
+    if need.in_day:
+        spent, most = taken / DOLLAR, need.limit / DOLLAR
+        return Obstacle("full", f"its account may spend ${most:.4g} a day, and spent ${spent:.4g}")
     of = "its account's" if owner == "account" else "its"
     verdict = "rpm" if need.in_window else "full"
     return Obstacle(verdict, f"all {need.limit} of {of} {_TAKEN[kind]}")
@@ -194,6 +214,20 @@ def known_of(member: Member, now: float) -> dict[str, Any]:
             for e in member.health.standing(now)
         ],
     }
+
+
+def spent_by(member: Member, spending: Spending, now: float) -> dict[str, Any]:
+    """What was spent at a deployment, in dollars: `spent_today` and `spent_by_day`, in UTC.
+
+    Of the whole fleet where it shares, as far as costs are known: `spent_today` is `None` where
+    there is no price, and nothing was spent all the same. What was sent and may have been accepted
+    is counted as spent.
+    """
+    named = member.deployment.id, member.deployment.account
+    by_day = {day: spent[named] for day, spent in spending.by_day().items() if named in spent}
+    known = member.deployment.cost_per_second is not None
+    today = spending.today(now).get(named, 0.0 if known else None)
+    return {"spent_today": today, "spent_by_day": by_day}
 
 
 def _times(member: Member, known: Mapping[str, Latency], series: Series) -> dict[str, Any]:
@@ -336,11 +370,17 @@ class DeploymentView:
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """An account: the jobs that run there, and what is taken of its limits."""
+    """An account: the jobs that run there, and what is taken of its limits.
+
+    `spent_today` is in dollars, since midnight UTC, `None` where no cost is known; `cost_per_day`
+    is how much it may spend at most, `None` for any sum.
+    """
 
     id: str
     running: int
     rooms: tuple[Room, ...]
+    spent_today: float | None = None
+    cost_per_day: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +449,7 @@ def overview(engine: Engine) -> Overview:
         raise StateUnavailableError(f"the shared state is out of reach: {exc}") from exc
     jobs = _jobs(engine, picture)
     running = [job for job in jobs if job.running]
-    now = engine.now()
+    now, spending = engine.now(), engine.learning.spending
     return Overview(
         at=picture.now,
         shared=sharing is not None,
@@ -419,6 +459,7 @@ def overview(engine: Engine) -> Overview:
                 member,
                 _rooms("deployment", name, limits, picture),
                 sum(job.deployment == name for job in running),
+                spent_by(member, spending, now),
                 now,
             )
             for name, member in fleet.members.items()
@@ -428,6 +469,7 @@ def overview(engine: Engine) -> Overview:
                 account,
                 sum(job.account == account for job in running),
                 _rooms("account", account, limits, picture),
+                *_spent(account, fleet.of_account(account), spending, now),
             )
             for account in fleet.accounts
         ),
@@ -435,6 +477,16 @@ def overview(engine: Engine) -> Overview:
         holds=_holds(jobs, picture),
         changes=tuple(picture.changes),
     )
+
+
+def _spent(
+    account: str, members: Collection[Member], spending: Spending, now: float
+) -> tuple[float | None, float | None]:
+    """What was spent today in an account, and how much may be."""
+    spent = [dollars for named, dollars in spending.today(now).items() if named[1] == account]
+    known = spent or any(member.deployment.cost_per_second is not None for member in members)
+    at_most = next((m.cost_per_day for m in members if m.cost_per_day is not None), None)
+    return (round(sum(spent), 6) if known else None), at_most
 
 
 def _needs(member: Member) -> Iterable[Need]:
@@ -452,10 +504,10 @@ def _rooms(owner: str, name: str, limits: Mapping[str, int], picture: Picture) -
 
 
 def _deployment(
-    member: Member, rooms: tuple[Room, ...], running: int, now: float
+    member: Member, rooms: tuple[Room, ...], running: int, spent: Mapping[str, Any], now: float
 ) -> DeploymentView:
     deployment = member.deployment
-    known = known_of(member, now)
+    known = {**known_of(member, now), **spent}
     out = tuple(Out(**ejection) for ejection in known["ejections"])
     return DeploymentView(
         deployment.id,

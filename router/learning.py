@@ -28,9 +28,11 @@ from router.observations import (
     HTTP,
     JOB,
     JOBS,
+    MICROS,
     READS,
     RUN,
     SERIES,
+    SPEND,
     SUBMITS,
     Cause,
     Change,
@@ -39,12 +41,15 @@ from router.observations import (
     Scope,
     Series,
     bucket_of,
+    day_of,
     epoch_of,
+    micros_of,
     sample,
     side_of,
 )
 from router.outcomes import Effect, Outcome, is_callers_fault
 from router.polling import pause
+from router.spending import Spending
 from router.state import News, Running, Sharing
 from router.types import Operation, Video, length_in
 
@@ -55,11 +60,15 @@ log = logging.getLogger("router")
 # A failure weighs as a slow success, so that failing fast never looks fast.
 PENALTY = 3.0
 PENALTY_FLOOR_SECONDS = 1.0
+CLOCKS_APART = 5.0
+"""Seconds by which a provider's times may exceed ours: it may count from before its answer came."""
+SAME_SECONDS = 1.0
+DAYS_AWAY = 3 * 86_400.0
+"""How far from now a provider's times may be, where nothing else is known of a job."""
 LEAST_WORK = 0.25
 """How much of a job's time was its own at least, however long it was seen to wait."""
 REMEMBERED_JOBS = 10_000
-YEAR = 365 * 86_400.0
-_COUNTED = frozenset({*SERIES, "health"})
+_COUNTED = frozenset({*SERIES, "health", SPEND})
 # A job of another worker that failed longer ago says nothing of its deployment's health now.
 RECENT_SECONDS = 3600.0
 
@@ -86,6 +95,7 @@ class Learning:
         self._ended: OrderedDict[Copy, None] = OrderedDict()
         # What it saw run for longer than any job should: that is held against nobody twice.
         self._overdue: OrderedDict[Copy, None] = OrderedDict()
+        self.spending = Spending()
         # Set where there are others to share with.
         self.sharing: Sharing | None = None
         self._puzzled = False
@@ -152,13 +162,20 @@ class Learning:
         return scope if scope is not None and member.health.returned(scope, now) else None
 
     def _failed(
-        self, member: Member, side: Scope, now: float, *, unreachable: bool = False
+        self,
+        member: Member,
+        side: Scope,
+        now: float,
+        *,
+        unreachable: bool = False,
+        job: Job | None = None,
     ) -> list[Out]:
-        """Count a failure; the ejection that it leads to, if it does."""
+        """Count a failure, of a `job` where it is one's; the ejection that it leads to, if any."""
+        since = job.accepted_at if job is not None else now
         # Who cannot be reached fails both sides, to whichever worker it does.
         for one in (SUBMITS, READS) if unreachable else (side,):
-            self._judged(member, one, "f", now)
-        ejection = member.health.failed(side, now, self._rng, unreachable=unreachable)
+            self._judged(member, one, "f", since)
+        ejection = member.health.failed(side, now, self._rng, unreachable=unreachable, since=since)
         if self.sharing is not None:
             # The others are to hear of it before they make the same experience.
             self.sharing.ring()
@@ -185,9 +202,9 @@ class Learning:
             self.sharing.tell_sums((series.name, name, str(operation), epoch), sums)
             self.sharing.tell_count((series.name, name, str(operation), epoch, str(bucket)))
 
-    def _judged(self, member: Member, side: Scope, verdict: str, now: float) -> None:
+    def _judged(self, member: Member, side: Scope, verdict: str, at: float) -> None:
         """Count a success (`s`) or a failure (`f`), for the fleet."""
-        bucket = int(now // HEALTH_BUCKET)
+        bucket = int(at // HEALTH_BUCKET)
         known = member.health.counted(side, bucket, verdict)
         _count_health(member, side, bucket, verdict, known + 1)
         if self.sharing is not None:
@@ -223,6 +240,16 @@ class Learning:
             for m in fleet.of_account(member.deployment.account)
             if unpaid or _same_key(m, member)
         ]
+
+    def spent(self, deployment: str, account: str, dollars: float, now: float) -> None:
+        """Something was accepted, or may have been, that costs so much."""
+        day, micros = day_of(now), micros_of(dollars)
+        if micros <= 0:
+            return
+        with self._lock:
+            self.spending.add(deployment, account, day, micros)
+            if self.sharing is not None:
+                self.sharing.tell_count((SPEND, deployment, account, day, MICROS), micros)
 
     # Jobs ---------------------------------------------------------------------------------------
 
@@ -311,8 +338,9 @@ class Learning:
         # What an extension's answer tells of is the stitched whole; its job made the new part.
         length = (job.length if job is not None else length_in(video.seconds)) or 0.0
         if video.done:
-            self._judged(member, JOBS, "s", now)
-            member.health.succeeded(JOBS)
+            accepted = job.accepted_at if job is not None else now
+            self._judged(member, JOBS, "s", accepted)
+            member.health.succeeded(JOBS, accepted)
             self._job_time(member, job, seconds, length, now)
             return member, job, []
         error = video.error
@@ -330,7 +358,7 @@ class Learning:
             self._job_time(
                 member, job, max(seconds or 0.0, PENALTY * known.mean * length), length, now
             )
-        ejected = self._failed(member, JOBS, now)
+        ejected = self._failed(member, JOBS, now, job=job)
         return [(m, e) for m, e in ejected if m.health.eject(e)]
 
     def _job_time(
@@ -363,6 +391,9 @@ class Learning:
                     self._pass_by(f"counts of the kind {kind!r}")
                 elif kind in SERIES and not _is_whole(bucket):
                     self._pass_by(f"the bucket {bucket!r}")
+                elif kind == SPEND:
+                    # Also of a deployment that is no longer configured: it was paid for.
+                    self._spent_by_all(count_key, count + sharing.uncounted(count_key))
                 elif name in members:
                     _counted(members[name], count_key, count + sharing.uncounted(count_key))
             heard = self._heard(members, news)
@@ -370,7 +401,20 @@ class Learning:
                 if name in members:
                     self._run(members[name], running)
         for event in heard:
-            self.tell(event)
+            try:
+                self.tell(event)
+            except BaseException:
+                # In a thread of ours nobody is there to take it, and the thread is to live.
+                if sharing.inline:
+                    raise
+                log.exception("on_event failed")
+
+    def _spent_by_all(self, key: CountKey, count: int) -> None:
+        _, deployment, account, day, unit = key
+        if unit == MICROS:
+            self.spending.put(deployment, account, day, count)
+        else:
+            self._pass_by(f"money in {unit!r}")
 
     def _heard(self, members: Mapping[str, Member], news: News) -> list[Callable[[], Event]]:
         """Take in who is out by others' word, and who is back; what of it is news here, to tell."""
@@ -413,7 +457,10 @@ class Learning:
         now = self._now()
         ejection = Ejection(SUBMITS, now + seconds, Cause.DRAINED, "drained by an operator", at=now)
         with self._lock:
-            ejected = [(member, ejection)] if member.health.eject(ejection) else []
+            known = [e for e in member.health.standing(now) if e.cause is Cause.DRAINED]
+            # A moment more is no news: who hears of a drain and drains would hear it without end.
+            longer = all(ejection.until - e.until > SAME_SECONDS for e in known)
+            ejected = [(member, ejection)] if longer and member.health.eject(ejection) else []
         self._announce(ejected, now)
 
     def restore(self, member: Member) -> None:
@@ -426,9 +473,26 @@ class Learning:
         if self.sharing is not None:
             change = Change(now, self.sharing.worker, name, "restored", "by an operator")
             self.sharing.tell_restored(name, now, change)
-        self.tell(lambda: Restored(now, name, member.deployment.account, "by an operator"))
+        # The calendar takes no operator's word: only another date in the configuration helps.
+        retired, why = now >= member.health.retires, "by an operator"
+        if retired:
+            why += f"; out all the same: {member.health.retires_why}"
         if was_out:
-            log.warning("back in rotation (by an operator): %s", name, extra=_extra(member))
+            log.warning("back in rotation (%s): %s", why, name, extra=_extra(member))
+        self.tell(lambda: Restored(now, name, member.deployment.account, why))
+        if retired:
+            self.retired(member)
+
+    def retired(self, member: Member) -> None:
+        """Tell who listens that it is out by its date."""
+        now = self._now()
+        self.tell(functools.partial(_ejected, member, member.health.retirement(now), now))
+
+    def retires_no_more(self, member: Member) -> None:
+        """It was out by its date, and has got another one, or none."""
+        name, account = member.deployment.id, member.deployment.account
+        why = "its retires_on was changed"
+        self.tell(lambda: Restored(self._now(), name, account, why, scope=SUBMITS))
 
     def _after_all_of(self, member: Member) -> float:
         """Now, or right after what keeps it out: that may have been decided by a faster clock."""
@@ -456,34 +520,37 @@ class Learning:
         if self.sharing is not None:
             change = Change(now, self.sharing.worker, name, f"back ({scope})", why)
             self.sharing.tell_returned(name, scope, now, change)
+        log.warning("back in rotation for %s (%s): %s", scope, why, name, extra=_extra(member))
         account = member.deployment.account
         self.tell(lambda: Restored(now, name, account, why, scope=scope))
-        log.warning("back in rotation for %s (%s): %s", scope, why, name, extra=_extra(member))
 
     def _announce(self, ejected: list[Out], now: float) -> None:
         for member, ejection in ejected:
             if self.sharing is not None:
                 name = member.deployment.id
-                what = f"out {_how_long(ejection, now)} ({ejection.scope})"
+                what = f"out {ejection.lasts(now)} ({ejection.scope})"
                 change = Change(now, self.sharing.worker, name, what, ejection.reason)
                 self.sharing.tell_ejection(name, ejection, change)
-            self.tell(functools.partial(_ejected, member, ejection, now))
         if ejected:
             # One line for one change, also where it takes out a whole account.
             deployments = [member.deployment for member, _ in ejected]
             ejection = ejected[0][1]
             log.warning(
                 "out of rotation %s (%s): %s: %s",
-                _how_long(ejection, now),
+                ejection.lasts(now),
                 ejection.scope,
                 ", ".join(deployment.id for deployment in deployments),
                 ejection.reason,
                 extra=_extra(ejected[0][0]),
             )
+        # At last, since who is told may act on it.
+        for member, ejection in ejected:
+            self.tell(functools.partial(_ejected, member, ejection, now))
 
     def after_fork(self) -> None:
         """In a child process: nothing of the parent's is under way here, and no lock is held."""
         self._lock = threading.Lock()
+        self.spending.after_fork()
         if self.sharing is not None:
             self.sharing.after_fork()
 
@@ -502,11 +569,6 @@ def _same_key(one: Member, other: Member) -> bool:
     """Whether both go out under one key; their hosts, regions of an account, may differ."""
     keys = one.deployment.api_key, other.deployment.api_key
     return one.headers == other.headers if keys == (None, None) else keys[0] == keys[1]
-
-
-def _how_long(ejection: Ejection, now: float) -> str:
-    seconds = ejection.until - now
-    return f"for {seconds:.1f} s" if seconds < YEAR else "until it is restored"
 
 
 def _extra(member: Member) -> dict[str, str]:
@@ -528,10 +590,18 @@ def _count_health(member: Member, side: Scope, bucket: int, verdict: str, count:
 
 
 def _lasted(video: Video, job: Job | None, now: float) -> float | None:
-    """Seconds that a job took: by the provider's own times, else until its end was seen."""
-    if video.created_at is not None and video.completed_at is not None:
-        return max(float(video.completed_at) - float(video.created_at), 0.0)
-    return None if job is None else max(now - job.accepted_at, 0.0)
+    """Seconds that a job took: by the provider's own times, else until its end was seen.
+
+    Its times are believed where they can be true; some are in milliseconds, or 0.
+    """
+    seen = None if job is None else max(now - job.accepted_at, 0.0)
+    if not video.created_at or not video.completed_at:
+        return seen
+    told = float(video.completed_at) - float(video.created_at)
+    if seen is not None:
+        return told if 0.0 <= told <= seen + CLOCKS_APART else seen
+    near = all(abs(now - at) <= DAYS_AWAY for at in (video.created_at, video.completed_at))
+    return told if near and told >= 0.0 else None
 
 
 def _started_by(job: Job | None) -> str:

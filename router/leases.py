@@ -12,6 +12,8 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from router.claims import Conclude, Renew
+
 __all__ = [
     "WINDOW",
     "Acquire",
@@ -24,6 +26,7 @@ __all__ = [
     "Release",
     "Seen",
     "Settle",
+    "Spend",
     "holder_of",
 ]
 
@@ -36,14 +39,22 @@ WAITS_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Room that is needed: `limit` at a time, or in the last `WINDOW` seconds.
+    """Room that is needed: `limit` at a time, in the last `WINDOW` seconds, or in a UTC day.
 
     `resource` is `<kind>:<owner>:<name>`, as in `jobs:account:acme`; the kinds are `jobs`,
-    `requests` (in flight), `rpm` and `read_rpm`.
+    `requests` (in flight), `rpm`, `read_rpm` and `cost`. Of a cost, `limit` and the `amount` that
+    this call will cost are micro-dollars: whole numbers, so that sums are exact in any order. Of
+    all else a call takes one.
     """
 
     resource: str
     limit: int
+    amount: int = 1
+
+    @property
+    def in_day(self) -> bool:
+        """Whether it is money: spent at once, given back only where surely nothing was accepted."""
+        return self.resource.startswith("cost:")
 
     @property
     def in_window(self) -> bool:
@@ -152,11 +163,16 @@ class Lease:
 
     @property
     def given_back(self) -> tuple[str, ...]:
-        return tuple(n.resource for n in self.needs if not n.in_window and not n.for_job)
+        return tuple(n.resource for n in self.needs if not (n.in_window or n.for_job or n.in_day))
 
     @property
     def held_by_jobs(self) -> tuple[str, ...]:
         return tuple(n.resource for n in self.needs if n.for_job)
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """Where money was spent on it; it stays spent, unless surely nothing was accepted."""
+        return tuple(n.resource for n in self.needs if n.in_day)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +180,9 @@ class Settle:
     """The exchange under a lease has ended.
 
     What is in `release` is given back. What is in `hold` stays taken for `seconds`, under the job's
-    name if there is one, and under the token where nobody can say whether a job runs.
+    name if there is one, and under the token where nobody can say whether a job runs. Money in
+    `release` is given back once, unless the day on which it was spent is over; in neither it stays
+    spent.
     """
 
     token: str
@@ -177,6 +195,24 @@ class Settle:
     def gives_back(self) -> bool:
         # Acceptance is told at once too: its swap is not to lose against a sight of the job.
         return bool(self.release or self.hold)
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Money that was spent under a token without asking the store, `at` a shared time.
+
+    It counts once, however often it is told, and not at all if it was given back before, or if the
+    day on which it was spent is over.
+    """
+
+    token: str
+    resource: str
+    amount: int
+    at: float
+
+    @property
+    def gives_back(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,4 +259,4 @@ class Leave:
         return bool(self.resources)
 
 
-Command: TypeAlias = Settle | Seen | Release | Leave
+Command: TypeAlias = Settle | Spend | Seen | Release | Leave | Renew | Conclude

@@ -8,6 +8,14 @@
 The store decides over all workers. While it is out of reach each worker goes by what it holds
 itself, and takes its share of a limit and no more; what it holds it registers again as soon as the
 store is back, before it asks for more.
+
+Money is spent when it is granted, and comes back only where surely nothing was accepted. While the
+store is away a worker spends up to its share of a day's limit, less what it has spent on that day
+before, and tells of it when the store is back. So the same workers spend in that time the limit at
+most on top of what was spent before, and in a day less than twice the limit; one that starts anew
+has a share anew. Each sum is told under a token of its own, so it counts once, and is lost only
+where a worker dies or has more than `MOST_ORDERS` to tell. A store that is emptied forgets what was
+spent on that day.
 """
 
 from __future__ import annotations
@@ -24,9 +32,10 @@ from dataclasses import dataclass, field, replace
 from router.errors import Accepted
 from router.fleet import Member
 from router.ids import Copy
-from router.leases import Acquire, Command, Grant, Job, Lease, Leave, Need, Settle
+from router.leases import Acquire, Command, Grant, Job, Lease, Leave, Need, Settle, Spend
 from router.limits import Later, share
 from router.observations import Batch
+from router.operations import Demand
 from router.state import MemoryStore, News, Picture, Sharing, Turn
 from router.trip import Side
 from router.types import Operation
@@ -46,7 +55,7 @@ MOST_TOLD = 1000
 class Asking:
     """One call's question for room, which may be put several times."""
 
-    operation: Operation
+    demand: Demand
     seconds: float
     waits: bool
     members: Sequence[Member] = ()
@@ -66,7 +75,7 @@ class Asking:
         return Acquire(token, choices, self.seconds, ticket, ttl, self.last)
 
     def _needs(self, member: Member) -> tuple[Need, ...]:
-        needs = member.needs[self.operation]
+        needs = member.needs_of(self.demand)
         return (*needs, member.trial) if member in self.trials else needs
 
 
@@ -148,8 +157,9 @@ class Leasing:
         return self._told.count(resources, self._now(), until) * max(self.workers, 1)
 
     def told(self, later: Later) -> None:
-        """A caller was told when to come back."""
-        self._told.add(later, self._now())
+        """A caller was told when to come back. Who comes back for money takes nobody's slot."""
+        if not any(Need(resource, 0).in_day for resource in later.resources):
+            self._told.add(later, self._now())
 
     async def ask(self, side: Side, asking: Asking) -> tuple[Grant, Lease | None]:
         """Put the question once; a lease where there was room."""
@@ -167,7 +177,7 @@ class Leasing:
         lease = Lease(acquire.token, needs, member.job_ttl)
         if self._sharing is not None:
             # The store has decided; here it is only taken down, as of now.
-            taken = tuple(Need(need.resource, sys.maxsize) for need in needs)
+            taken = tuple(replace(need, limit=sys.maxsize) for need in needs)
             self._turn(acquires=(replace(acquire, choices=(taken,), ticket=None),))
         return grant, lease
 
@@ -196,18 +206,20 @@ class Leasing:
             tuple(share(need, self.workers) for need in choice) for choice in acquire.choices
         )
         grant = self._turn(acquires=(replace(acquire, choices=own),))[0]
-        if grant.index is not None and sharing.away is None:
+        if grant.index is not None:
             self._tell(sharing, acquire, acquire.choices[grant.index])
         return acquire, grant
 
-    @staticmethod
-    def _tell(sharing: Sharing, acquire: Acquire, needs: Sequence[Need]) -> None:
-        """What was taken without the store, which is there, and only slow: it counts there, too.
+    def _tell(self, sharing: Sharing, acquire: Acquire, needs: Sequence[Need]) -> None:
+        """What was taken without the store counts there, too: where it is only slow, at once.
 
-        Where it is away, what is held is registered when it is back.
+        Where it is away, what is held is registered when it is back, but what is spent is not held:
+        it is told now, and heard then.
         """
         for need in needs:
-            if not need.in_window:
+            if need.in_day:
+                sharing.order(Spend(acquire.token, need.resource, need.amount, self._now()))
+            elif not need.in_window and sharing.away is None:
                 held = Settle(acquire.token, (), (need.resource,), acquire.lapse(need))
                 sharing.order(held)
 
@@ -228,7 +240,7 @@ class Leasing:
         lease.settled = True
         back, slots = lease.given_back, lease.held_by_jobs
         if accepted == "no":
-            settle = Settle(lease.token, (*back, *slots))
+            settle = Settle(lease.token, (*back, *slots, *lease.costs))
         else:
             settle = Settle(lease.token, back, slots, lease.job_ttl, job)
         self.order(settle)
@@ -249,7 +261,7 @@ class Leasing:
         whole = self._sharing is None or self._sharing.away is None
         for need in needs:
             limit = need.limit if whole else share(need, self.workers).limit
-            if taken[need.resource] >= limit:
+            if taken[need.resource] + need.amount > limit:
                 return need, taken[need.resource]
         return None
 

@@ -8,6 +8,7 @@ job, in running jobs; a read in the first two.
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -84,8 +85,12 @@ def trial(deployment: str) -> Need:
 
 
 def share(need: Need, workers: int) -> Need:
-    """One worker's part of a limit, while the workers cannot ask each other."""
-    return Need(need.resource, max(1, need.limit // max(workers, 1)))
+    """One worker's part of a limit, while the workers cannot ask each other.
+
+    Of slots each has one at least; money can be parted to the last millionth of a dollar.
+    """
+    least = 0 if need.in_day else 1
+    return dataclasses.replace(need, limit=max(least, need.limit // max(workers, 1)))
 
 
 class Usual(NamedTuple):
@@ -128,9 +133,10 @@ def retry_after(
 ) -> Later:
     """When trying again is likely to succeed, at the first of the choices that will have room.
 
-    A window says to the moment when it has room. A job is expected to end as the times of others
-    tell, given how long it has been running; one must have ended for this caller, and one for each
-    of those who will be back before. How many that are, `ahead` says of some resources and a time.
+    A window says to the moment when it has room, and money is there again at midnight UTC. A job is
+    expected to end as the times of others tell, given how long it has been running; one must have
+    ended for this caller, and one for each of those who will be back before. How many that are,
+    `ahead` says of some resources and a time.
 
     Nothing is kept for who comes back, and whoever else comes by takes what has become free. So
     the more slots there are, and the more often they change hands, the less it helps to be there
@@ -150,7 +156,9 @@ def retry_after(
         else:
             found.append(Later(opens or WINDOW, (resource,)))
     soonest = min(found, default=Later(LEAST_WAIT, ()))
-    return soonest._replace(seconds=min(max(soonest.seconds, LEAST_WAIT), LONGEST_WAIT))
+    # All else is guessed, or at most a few minutes off; of money nobody has any until midnight.
+    longest = math.inf if any(Need(r, 0).in_day for r in soonest.resources) else LONGEST_WAIT
+    return soonest._replace(seconds=min(max(soonest.seconds, LEAST_WAIT), longest))
 
 
 def _until_jobs_end(

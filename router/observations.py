@@ -22,14 +22,19 @@ from router.types import Operation
 
 __all__ = [
     "BOTH",
+    "DAY_SECONDS",
+    "ENDLESS_SECONDS",
     "HEALTH_BUCKET",
     "HEALTH_BUCKETS",
     "HTTP",
     "JOB",
     "JOBS",
+    "MICROS",
     "READS",
     "RUN",
     "SERIES",
+    "SPEND",
+    "SPEND_DAYS",
     "SUBMITS",
     "Batch",
     "Cause",
@@ -43,7 +48,10 @@ __all__ = [
     "Sums",
     "SumsKey",
     "bucket_of",
+    "day_of",
     "epoch_of",
+    "kept_for",
+    "micros_of",
     "percentile",
     "sample",
     "side_of",
@@ -88,7 +96,8 @@ def side_of(operation: Operation) -> Scope:
 class Cause(enum.Enum):
     """Why somebody is out.
 
-    Failures are a judgement of ours, draining is an operator's; the others are the provider's word.
+    Failures are a judgement of ours, draining is an operator's, retirement the calendar's; the
+    others are the provider's word.
     """
 
     FAILURES = "failures"
@@ -96,6 +105,11 @@ class Cause(enum.Enum):
     DENIED = "denied"
     MISSING = "missing"
     DRAINED = "drained"
+    RETIRED = "retired"
+
+
+ENDLESS_SECONDS = 365 * 86_400.0
+"""What is to last for longer was given no end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +134,21 @@ class Ejection:
     def void_before(self, restored_at: float, returned: Mapping[Scope, float]) -> float:
         """When it has to have been decided to count: after an operator restored the deployment.
 
-        What failures decided is void too once what it covers has `returned`, side by side.
+        What failures decided is void too once what it covers has `returned`, side by side; what
+        the calendar says no operator's word makes void.
         """
+        if self.cause is Cause.RETIRED:
+            return 0.0
         if self.cause is not Cause.FAILURES:
             return restored_at
         return max(restored_at, min((returned.get(side, 0.0) for side in self.sides), default=0.0))
+
+    def lasts(self, now: float, more: str = "") -> str:
+        """For how long, to people: `for 4.2 s`, with `more` behind it, or what would end it."""
+        seconds = self.until - now
+        if seconds < ENDLESS_SECONDS:
+            return f"for {seconds:.1f} s{more}"
+        return "for good" if self.cause is Cause.RETIRED else "until it is restored"
 
     @property
     def sides(self) -> tuple[Scope, ...]:
@@ -266,7 +290,10 @@ def percentile(buckets: Mapping[int, int], share: float) -> float | None:
 SumsKey: TypeAlias = tuple[str, str, str, int]
 """Series, deployment, operation, epoch."""
 CountKey: TypeAlias = tuple[str, str, str, int, str]
-"""Kind (`histogram` of a series, or `health`), deployment, operation or side, epoch, field."""
+"""Kind (`histogram` of a series, or `health`), deployment, operation or side, epoch, field.
+
+Of money: `SPEND`, deployment, account, day, `MICROS`.
+"""
 EjectionKey: TypeAlias = tuple[str, Scope, Cause]
 """Deployment, scope, cause."""
 
@@ -274,6 +301,31 @@ HEALTH_BUCKET = 10.0
 """Seconds over which successes and failures are counted together."""
 HEALTH_BUCKETS = 60
 """How many of those are kept: where calls are few, three in a row may take minutes."""
+
+SPEND = "spend"
+"""Counts of money, for people to look at, in `MICROS`."""
+MICROS = "micros"
+"""Millionths of a dollar: whole numbers, whose sums are exact in any order."""
+DAY_SECONDS = 86_400.0
+SPEND_DAYS = 35
+"""Days of which it is known what was spent: any month, and some more."""
+
+
+def day_of(now: float) -> int:
+    """The UTC day of a moment, counted from 1970."""
+    return int(now // DAY_SECONDS)
+
+
+def micros_of(dollars: float) -> int:
+    return round(dollars * 1_000_000)
+
+
+def kept_for(kind: str) -> float:
+    """Seconds that sums and counts of a kind are kept; of a series readers add the two newest
+    epochs."""
+    if kind in SERIES:
+        return 2 * SERIES[kind].epoch
+    return SPEND_DAYS * DAY_SECONDS if kind == SPEND else HEALTH_BUCKETS * HEALTH_BUCKET
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +358,9 @@ class Batch:
 
     def add_count(self, key: CountKey, count: int = 1) -> None:
         self.counts[key] = self.counts.get(key, 0) + count
+
+    def add_spend(self, deployment: str, account: str, day: int, micros: int) -> None:
+        self.add_count((SPEND, deployment, account, day, MICROS), micros)
 
     def add_ejection(self, deployment: str, ejection: Ejection) -> None:
         key = (deployment, ejection.scope, ejection.cause)

@@ -63,11 +63,10 @@ class Attempt:
         operation = self._trip.operation
         character = operation in (Operation.CREATE_CHARACTER, Operation.GET_CHARACTER)
         copy = Copy(self.account, checked_native(native_id))
-        self._report(Reply(200, {}), failed=False)
+        self._check_unreported()
         if operation.starts_job:
-            self._engine.accepted(self._trip, self._member, copy, "queued")
-        else:
-            self._engine.leasing.settle(self._trip.lease, "no")
+            self._engine.accepted(self._trip, self._member, copy)
+        self._report(Reply(200, {}), failed=False)
         kind = Kind.CHARACTER if character else Kind.VIDEO
         return id_of(self._trip, kind, *copy)
 
@@ -107,9 +106,12 @@ class Attempt:
     def _seconds(self) -> float:
         return self._engine.clock.monotonic() - self._started
 
-    def _report(self, reply: Reply | None, *, failed: bool) -> RouterError:
+    def _check_unreported(self) -> None:
         if self.reported:
             raise RuntimeError("what became of this attempt has been reported")
+
+    def _report(self, reply: Reply | None, *, failed: bool) -> RouterError:
+        self._check_unreported()
         self.reported = True
         body = ErrorBody()
         if reply is not None and reply.status >= 300:

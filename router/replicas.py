@@ -7,6 +7,7 @@ bound to its account, under the same outcome table. The one id returned holds al
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from router.engine import Engine
 from router.errors import RouterError
@@ -18,20 +19,23 @@ from router.types import Character, Routing
 __all__ = ["create_character"]
 
 
-async def create_character(engine: Engine, call: Call[Character], side: Side) -> Character:
-    """Create a character in the best `call.replicate` accounts.
+async def create_character(
+    engine: Engine, call: Call[Character], side: Side, upload: Upload | None
+) -> Character:
+    """Create a character in the best `call.replicate` accounts. `upload`: its clip, where open.
 
     Returns it when one copy was made, with the failures in `.routing`. When none was, raises the
     last error, of those after which a copy may exist if there are such.
     """
     if call.replicate == 1:
-        return await engine.run(call, side)
+        return await engine.run(call, side, upload=upload)
     trip = engine.trip(call, side)
     accounts = _best_accounts(engine, trip)
-    async with opened(call.upload, side.door, lambda: engine.left(trip)) as upload:
-        results = await side.door.together(
-            [_copy(engine, trip, account, upload) for account in accounts]
-        )
+    if upload is not None:
+        results = await _copies(engine, trip, accounts, upload)
+    else:
+        async with opened(call.upload, side.door, lambda: engine.left(trip)) as clip:
+            results = await _copies(engine, trip, accounts, clip)
     made = [result for result in results if isinstance(result, Character)]
     failed = {a: r for a, r in zip(accounts, results, strict=True) if isinstance(r, RouterError)}
     if not made:
@@ -51,6 +55,13 @@ def _best_accounts(engine: Engine, trip: Trip) -> list[str]:
     if not accounts:
         raise engine.nobody(trip)
     return accounts
+
+
+async def _copies(
+    engine: Engine, trip: Trip, accounts: Sequence[str], upload: Upload | None
+) -> list[Character | RouterError]:
+    copies = [_copy(engine, trip, account, upload) for account in accounts]
+    return await trip.side.door.together(copies)
 
 
 async def _copy(

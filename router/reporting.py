@@ -6,6 +6,7 @@ the key back.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from router.fleet import Member
 from router.ids import Copy, Kind
 from router.leases import Grant
 from router.observations import Ejection
+from router.operations import Call
 from router.outcomes import Exchange, Outcome
 from router.trip import Trip
 from router.types import (
@@ -31,8 +33,12 @@ from router.types import (
 )
 
 __all__ = [
+    "LEAST_PAUSE",
+    "LONGEST_PAUSE",
     "POLL_AFTER_SECONDS",
     "attempted",
+    "cost_of",
+    "digest_of",
     "error_of",
     "full",
     "id_of",
@@ -42,13 +48,18 @@ __all__ = [
     "picked",
     "reason_of",
     "request_id_of",
+    "too_dear",
     "too_late",
+    "traits_of",
     "videos_in",
     "waiting",
     "with_routing",
 ]
 
 POLL_AFTER_SECONDS = 5.0
+LEAST_PAUSE = 0.05
+LONGEST_PAUSE = 60.0
+"""Seconds between two looks at a job, where the provider does not say when to look."""
 # For who is out for good: come back tomorrow, a configuration may have changed by then.
 LONGEST_WAIT = 86_400.0
 _PORTS = {"http": 80, "https": 443}
@@ -98,7 +109,7 @@ def with_routing(
             account=member.deployment.account,
             attempts=tuple(trip.attempts),
             seconds=seconds,
-            cost=_cost(trip, member, answer),
+            cost=cost_of(trip, member, answer),
             warnings=_warnings(trip, member),
             poll_after=poll_after,
             metadata=trip.call.metadata,
@@ -114,7 +125,7 @@ def _warnings(trip: Trip, member: Member) -> tuple[str, ...]:
     return (f"nobody of {', '.join(names)} was left: served by the fallback {groups[0]}",)
 
 
-def _cost(trip: Trip, member: Member, answer: Answer | None) -> float | None:
+def cost_of(trip: Trip, member: Member, answer: Answer | None) -> float | None:
     """Dollars for the job that was started; `None` where there is none, or no price.
 
     By what the answer says of the video, since that is what is made and billed, and else by what
@@ -157,9 +168,25 @@ def error_of(
         facts["retry_after"] = outcome.retry_after or POLL_AFTER_SECONDS
     if issubclass(kind, errors.AmbiguousSubmitError):
         facts["sent_at"] = exchange.at - trip.attempts[-1].seconds
+        facts["traits"] = traits_of(trip.call, member)
         said = f"{outcome.result}: a job may be running; {said}".rstrip("; ")
     what = f"{exchange.status} " if exchange.status else ""
     return kind(f"{what}{member.deployment.redact(said or outcome.result)}", **facts)
+
+
+def traits_of(call: Call[Any], member: Member | None = None) -> dict[str, str | None]:
+    """What tells the job that a call started from others; of its prompt only a digest."""
+    return {
+        "model": member.deployment.model if member is not None else None,
+        "seconds": call.seconds,
+        "size": call.size,
+        "prompt": call.prompt and digest_of(call.prompt),
+    }
+
+
+def digest_of(prompt: str) -> str:
+    """A digest by which a prompt can be known again, and not be read."""
+    return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def request_id_of(member: Member, exchange: Exchange) -> str | None:
@@ -179,7 +206,7 @@ def job_failed(video: Video, **facts: Any) -> RouterError:
 
 def nobody(trip: Trip, ejections: Mapping[str, Ejection], now: float) -> RouterError:
     """The error of a call whose candidates are all out, by their ejections."""
-    reasons = {name: f"{e.reason}, for {e.until - now:.1f} s more" for name, e in ejections.items()}
+    reasons = {name: f"{e.reason}, {e.lasts(now, ' more')}" for name, e in ejections.items()}
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     soonest = min((e.until - now for e in ejections.values()), default=1.0)
     return errors.NoDeploymentAvailableError(
@@ -198,13 +225,33 @@ def full(
 ) -> RouterError:
     """The error of a call for which nobody has room, and when to come back, in seconds."""
     said = "; ".join(
-        f"{member.deployment.id}: the {resource.partition(':')[0]} of its "
-        f"{resource.split(':')[1]} are at their limit"
+        f"{member.deployment.id}: {_lacks(member, resource)}"
         for member, (resource, _) in zip(members, grant.full, strict=True)
     )
     return errors.CapacityError(
         f"no room for {trip.operation}: {said}",
         retry_after=retry_after,
+        **trip.facts(),
+    )
+
+
+def _lacks(member: Member, resource: str) -> str:
+    kind, owner = resource.split(":")[:2]
+    if kind == "cost":
+        most = member.cost_per_day or 0.0
+        return f"{member.deployment.account} may spend ${most:.4g} a day, and this would be more"
+    return f"the {kind} of its {owner} are at their limit"
+
+
+def too_dear(trip: Trip, members: Sequence[Member]) -> RouterError:
+    """The error of a call for which nobody is cheap enough, or says what it asks."""
+    told = []
+    for member in members:
+        cost = trip.cost(member)
+        asks = "names no price" if cost is None else f"asks ${cost:.4g}"
+        told.append(f"{member.deployment.id} {asks}")
+    return errors.BadRequestError(
+        f"nobody does this for max_cost=${trip.call.max_cost:.4g}: {'; '.join(told)}",
         **trip.facts(),
     )
 
@@ -246,7 +293,7 @@ def attempted(
 ) -> Attempted:
     """An exchange has ended, or its caller went away; what is accepted, or may be, has a price."""
     deployment = member.deployment
-    cost = None if outcome.accepted == "no" else _cost(trip, member, answer)
+    cost = None if outcome.accepted == "no" else cost_of(trip, member, answer)
     address = urlsplit(deployment.base_url)
     return Attempted(
         exchange.at,

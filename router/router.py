@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import logging
+import math
 import os
 import random
 import weakref
@@ -33,10 +35,11 @@ import httpx
 from router import operations
 from router._doors import AsyncDoor, BlockingDoor, SharedTime, SystemClock, step
 from router.balancing import STRATEGIES
+from router.claiming import Claiming
 from router.config import Config, ProviderFacts, Vocabulary, load_data, load_file, retirement
 from router.downloads import download
 from router.engine import Engine
-from router.errors import ConfigError, StateUnavailableError
+from router.errors import BadRequestError, ConfigError, StateUnavailableError
 from router.events import OnEvent
 from router.fleet import Fleet, Member
 from router.inspection import (
@@ -53,19 +56,23 @@ from router.inspection import (
     overview,
     probe,
     release,
+    spent_by,
 )
 from router.learning import Learning
 from router.leases import Job
 from router.leasing import Leasing
 from router.listing import list_videos
-from router.operations import Call, Options
+from router.once import once
+from router.operations import Call, Options, Upload
 from router.picking import Picking
 from router.providers import PROVIDERS
 from router.replicas import create_character
+from router.resuming import resume
+from router.retiring import Retiring
 from router.state import STORES, Keeper, News, Sharing, Store
 from router.transport import AsyncTransport, BlockingTransport
 from router.trip import Side
-from router.types import Clock, Content, Operation, Video
+from router.types import Answer, Character, Clock, Content, Operation, Video
 from router.waiting import wait
 
 __all__ = ["VOCABULARY", "Router"]
@@ -78,6 +85,7 @@ MEETING_SECONDS = 0.1
 
 P = ParamSpec("P")
 T = TypeVar("T")
+AnswerT = TypeVar("AnswerT", bound=Answer)
 
 VOCABULARY = Vocabulary(
     providers={
@@ -103,6 +111,18 @@ class Parts(TypedDict, total=False):
 
 async def _run(engine: Engine, call: Call[T], side: Side) -> T:
     return await engine.run(call, side)
+
+
+async def _submit(engine: Engine, call: Call[AnswerT], side: Side) -> AnswerT:
+    return await once(engine, call, side, _sent)
+
+
+async def _sent(engine: Engine, call: Call[T], side: Side, upload: Upload | None) -> T:
+    return await engine.run(call, side, upload=upload)
+
+
+async def _create(engine: Engine, call: Call[Character], side: Side) -> Character:
+    return await once(engine, call, side, create_character)
 
 
 def _pair(
@@ -217,6 +237,7 @@ class Router:
         _check_client(
             "async_http_client", async_http_client, httpx.AsyncClient, httpx.AsyncBaseTransport
         )
+        _check_hook(on_event)
         self._load = load
         self._clock = clock or SystemClock()
         self._rng, self._own_rng = rng or random.Random(), rng is None
@@ -236,10 +257,12 @@ class Router:
             now=self._now,
             rng=self._rng,
             leasing=leasing,
+            claiming=Claiming(sharing, self._now),
         )
-        if self._keeper is not None and not onlooker:
-            # At the first call, so that who only imports or forks has no thread.
-            self._engine.on_call = self._keeper.start
+        self._retiring = Retiring(self._clock.time, self._learning)
+        if not onlooker:
+            self._retiring.begin(fleet)
+            self._engine.on_call = self._called
         self._sending = BlockingTransport(self._clock.monotonic, http_client)
         self._asending = AsyncTransport(self._clock.monotonic, async_http_client)
         self._blocking = Side(BlockingDoor(self._clock), self._sending)
@@ -279,19 +302,20 @@ class Router:
     # Operations, each behind both doors ---------------------------------------------------------
 
     video_create_character, avideo_create_character = _pair(
-        "video_create_character", operations.create_character, create_character
+        "video_create_character", operations.create_character, _create
     )
     video_get_character, avideo_get_character = _pair(
         "video_get_character", operations.get_character
     )
-    video_generation, avideo_generation = _pair("video_generation", operations.generation)
-    video_edit, avideo_edit = _pair("video_edit", operations.edit)
-    video_extension, avideo_extension = _pair("video_extension", operations.extension)
-    video_remix, avideo_remix = _pair("video_remix", operations.remix)
+    video_generation, avideo_generation = _pair("video_generation", operations.generation, _submit)
+    video_edit, avideo_edit = _pair("video_edit", operations.edit, _submit)
+    video_extension, avideo_extension = _pair("video_extension", operations.extension, _submit)
+    video_remix, avideo_remix = _pair("video_remix", operations.remix, _submit)
     video_status, avideo_status = _pair("video_status", operations.status)
     video_list, avideo_list = _pair("video_list", operations.listing, list_videos)
     video_delete, avideo_delete = _pair("video_delete", operations.delete)
     video_wait, avideo_wait = _doors("video_wait", wait, wait.__doc__)
+    resume, aresume = _doors("resume", resume, resume.__doc__)
     locate, alocate = _doors("locate", locate, locate.__doc__)
     probe, aprobe = _doors("probe", probe, probe.__doc__)
     video, avideo = video_generation, avideo_generation
@@ -384,6 +408,7 @@ class Router:
                 "model_names": list(member.deployment.model_names),
                 "provider": member.deployment.provider,
                 **known_of(member, now),
+                **spent_by(member, self._learning.spending, now),
             }
             for member in self._engine.fleet.members.values()
         }
@@ -399,6 +424,8 @@ class Router:
         What was learned is kept by deployment id; a new key lifts the ejection of its account.
         """
         self._engine.fleet = Fleet(self._loaded(), before=self._engine.fleet)
+        if not self._onlooker:
+            self._retiring.begin(self._engine.fleet)
 
     def share(self) -> None:
         """One turn of sharing with the other workers; nothing without a store.
@@ -416,11 +443,15 @@ class Router:
     def drain(self, deployment: str, seconds: float = DRAIN_SECONDS) -> None:
         """Take a deployment out of rotation for new work, in the whole fleet, for `seconds`.
 
-        What it owns it still serves. `restore` brings it back. Raises `ConfigError` for an id that
-        is not configured.
+        What it owns it still serves. `restore` brings it back. `seconds` are ten years at most,
+        which is also what they are where nobody says. Raises `ConfigError` for an id that is not
+        configured, and `BadRequestError` for what is no time.
         """
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number or not 0 < seconds < math.inf:
+            raise BadRequestError("a drain takes a positive number of seconds, or none for no end")
         self._meet()
-        self._learning.drain(self._member(deployment), seconds)
+        self._learning.drain(self._member(deployment), min(seconds, DRAIN_SECONDS))
 
     def restore(self, deployment: str) -> None:
         """Bring a deployment back into rotation, in the whole fleet, whatever keeps it out."""
@@ -486,10 +517,18 @@ class Router:
             raise ConfigError(f"no deployment {deployment!r}; there are {', '.join(members)}")
         return members[deployment]
 
+    def _called(self) -> None:
+        """A call begins."""
+        self._retiring.look()
+        if self._keeper is not None:
+            # Not before, so that who only imports or forks has no thread.
+            self._keeper.start()
+
     def _absorb(self, news: News) -> None:
         self._now.set(news.now)
         self._engine.leasing.absorb(news)
         self._learning.absorb(self._engine.fleet, news)
+        self._retiring.look()
 
     def _overhear(self, news: News) -> None:
         self._learning.absorb(self._engine.fleet, news)
@@ -498,6 +537,7 @@ class Router:
         if self._keeper is not None:
             self._keeper.after_fork()
         self._engine.after_fork()
+        self._retiring.after_fork()
         self._sending.after_fork()
         self._asending.after_fork()
         if self._own_rng:
@@ -558,6 +598,15 @@ def _check_client(name: str, given: object, *kinds: type) -> None:
     if given is not None and not isinstance(given, kinds):
         allowed = " or ".join(f"httpx.{kind.__name__}" for kind in kinds)
         raise ConfigError(f"`{name}` is an {allowed}, not {type(given).__name__}")
+
+
+def _check_hook(given: object) -> None:
+    if given is None:
+        return
+    if not callable(given):
+        raise ConfigError(f"`on_event` is a function of one event, not {type(given).__name__}")
+    if any(map(inspect.iscoroutinefunction, (given, type(given).__call__))):
+        raise ConfigError("`on_event` is called and never awaited: give it a plain function")
 
 
 _routers: weakref.WeakSet[Router] = weakref.WeakSet()

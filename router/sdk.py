@@ -15,6 +15,7 @@ from router.router import Router
 
 __all__ = [
     "alocate",
+    "aresume",
     "avideo",
     "avideo_content",
     "avideo_create_character",
@@ -29,6 +30,7 @@ __all__ = [
     "avideo_wait",
     "default_router",
     "locate",
+    "resume",
     "video",
     "video_content",
     "video_create_character",
@@ -89,6 +91,8 @@ video_delete = _on_default(Router.video_delete)
 avideo_delete = _on_default(Router.avideo_delete)
 video_wait = _on_default(Router.video_wait)
 avideo_wait = _on_default(Router.avideo_wait)
+resume = _on_default(Router.resume)
+aresume = _on_default(Router.aresume)
 locate = _on_default(Router.locate)
 alocate = _on_default(Router.alocate)
 

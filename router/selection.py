@@ -14,7 +14,8 @@ pick costs the same from there on.
 Whoever is due for a trial comes first, since one real call is what brings it back. Whoever has just
 come back is left out by chance until it has its full share. Failure counting is a guess of ours: it
 may prefer others, but where it has put out everybody, nobody is out by it (Envoy's and Finagle's
-panic threshold).
+panic threshold). Where jobs begin to fail, others come first until one at a time has shown
+how it is.
 
 Everything here is pure: no network, no clock; the random generator is handed in.
 """
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -50,6 +52,9 @@ __all__ = [
 
 SCORED_AT_MOST = 32
 SAMPLE = 8
+CATCHING_UP = 1.25
+"""How much of its part by weight one gets at most that starts slowly. It has nothing to do, so it
+would be chosen whenever it took part."""
 
 
 class InRotation(Protocol):
@@ -60,6 +65,8 @@ class InRotation(Protocol):
 
     clear_from: float
     retires: float
+    doubt: float | None
+    """Since when its jobs fail, where the last ones did (Unix seconds)."""
 
     def ejection(
         self, operation: Operation, now: float, ignoring: Iterable[Cause] = ()
@@ -74,7 +81,7 @@ class InRotation(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Candidate:
-    """A deployment with what is known of it. `load` is for the strategy alone to read."""
+    """A deployment with what is known of it. `load` is for the strategy to read."""
 
     deployment: Deployment
     dialect: str
@@ -83,8 +90,8 @@ class Candidate:
     job_cap: int | None
 
 
-_FOR_SUBMITS = (Cause.DRAINED,)
-_FOR_READS = (Cause.DRAINED, Cause.FAILURES)
+_FOR_SUBMITS = (Cause.DRAINED, Cause.RETIRED)
+_FOR_READS = (*_FOR_SUBMITS, Cause.FAILURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +305,7 @@ def _in_rotation(
     if len(clear) == len(members):
         return (), clear, ()
     operation, rng = question.route.operation, question.rng
+    whole = sum(_weights(members)) or math.inf
     parted: tuple[list[CandidateT], list[CandidateT], list[CandidateT]] = ([], [], [])
     for c in members:
         if c in tried or question.ejection(c) is not None:
@@ -306,8 +314,17 @@ def _in_rotation(
             parted[0].append(c)
         else:
             share = c.health.share(operation, now)
-            parted[1 if share >= 1.0 or rng.random() < share else 2].append(c)
+            if share < 1.0:
+                share = min(share, CATCHING_UP * c.deployment.weight / whole)
+            taking = (share >= 1.0 or rng.random() < share) and not _is_doubted(c, operation)
+            parted[1 if taking else 2].append(c)
     return parted
+
+
+def _is_doubted(candidate: Candidate, operation: Operation) -> bool:
+    """Whether one more job is not to follow those that failed until it is known how one ends."""
+    since = candidate.health.doubt
+    return since is not None and operation.starts_job and candidate.load.younger(since) > 0
 
 
 def _first(parted: Parted[CandidateT]) -> Sequence[CandidateT]:
@@ -381,10 +398,9 @@ def _why_not(candidate: Candidate, question: Question[Any]) -> Obstacle | None:
     ejection = question.ejection(candidate)
     if ejection is None:
         return None
-    if ejection.cause is Cause.DRAINED:
+    if ejection.cause in (Cause.DRAINED, Cause.RETIRED):
         return Obstacle("drained", ejection.reason)
-    left = ejection.until - question.now
-    return Obstacle("ejected", f"{ejection.reason}, for {left:.1f} s more")
+    return Obstacle("ejected", f"{ejection.reason}, {ejection.lasts(question.now, ' more')}")
 
 
 def _why_lost(score: float | None, best: float | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router._doors import Door
+from router.claims import Record
 from router.errors import RouterError
 from router.fleet import Fleet, Member
 from router.leases import Lease
@@ -16,7 +17,7 @@ from router.selection import Route, Tier
 from router.transport import Sink, Transport
 from router.types import AttemptRecord, Operation
 
-__all__ = ["Side", "Trip"]
+__all__ = ["Held", "Side", "Trip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,25 @@ class Side:
 
     door: Door
     transport: Transport
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """An idempotency key under which this worker sends.
+
+    `out` counts the exchanges that were begun and that nobody has surely refused; a character's
+    copies are several at once. Written under the lock of `Claiming`.
+    """
+
+    key: str
+    record: Record
+    seconds: float
+    out: int = 0
+    made: str = ""
+
+    def accepted(self, made: str) -> None:
+        """The call went well, and this is the id of what it made."""
+        self.made = made
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -46,6 +66,8 @@ class Trip:
     attempts: list[AttemptRecord] = field(default_factory=list)
     failed: RouterError | None = None
     lease: Lease | None = None
+    # The idempotency key under which it is sent.
+    held: Held | None = None
     may_have_arrived: bool = False
     # Sent to who is out, since nobody else is left: it is not to be sent once more.
     panic: bool = False
@@ -56,6 +78,13 @@ class Trip:
     def operation(self) -> Operation:
         return self.call.operation
 
+    def cost(self, member: Member) -> float | None:
+        """Dollars that this call is going to cost there; `None` where no price is known.
+
+        What names no length is taken to be as long as usual.
+        """
+        return member.deployment.cost(self.demand.size, self.demand.seconds)
+
     def facts(self, member: Member | None = None) -> dict[str, Any]:
         """What every error of this call carries."""
         return {
@@ -64,4 +93,5 @@ class Trip:
             "operation": str(self.operation),
             "attempts": tuple(self.attempts),
             "metadata": self.call.metadata,
+            "idempotency_key": self.call.idempotency_key,
         }

@@ -11,13 +11,21 @@ JSON and no repr.
 from __future__ import annotations
 
 import enum
-import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Annotated, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, Strict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    Strict,
+    ValidationError,
+)
 
 __all__ = [
     "Answer",
@@ -159,13 +167,27 @@ class Answer(BaseModel):
             return cls.model_validate({k: v for k, v in data.items() if k not in wrong})
 
 
+# Millionths of a second and years of video are no lengths: what is reckoned with them stays finite.
+_SHORTEST, _LONGEST = 1e-3, 1e6
+
+
 def length_in(written: str | None) -> float | None:
     """Seconds of video, as calls and answers write them; `None` for what is no length."""
     try:
         length = float(written or "")
     except ValueError:
         return None
-    return length if 0 < length < math.inf else None
+    return length if _SHORTEST <= length <= _LONGEST else None
+
+
+def _finite(number: float) -> float:
+    # False for what is not a number, too; and a whole number may be longer than any float.
+    if not abs(number) < sys.float_info.max:
+        raise ValueError("must be finite")
+    return number
+
+
+Number = Annotated[int | float, AfterValidator(_finite)]
 
 
 class VideoError(BaseModel):
@@ -184,10 +206,10 @@ class Video(Answer):
     status: Annotated[str, Strict()]
     object: str = "video"
     model: str | None = None
-    progress: int | float | None = None
-    created_at: int | float | None = None
-    completed_at: int | float | None = None
-    expires_at: int | float | None = None
+    progress: Number | None = None
+    created_at: Number | None = None
+    completed_at: Number | None = None
+    expires_at: Number | None = None
     prompt: str | None = None
     seconds: str | None = None
     size: str | None = None
@@ -210,7 +232,7 @@ class Character(Answer):
 
     id: NonEmpty
     name: str | None = None
-    created_at: int | float | None = None
+    created_at: Number | None = None
 
 
 class VideoDeleted(Answer):

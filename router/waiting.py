@@ -24,13 +24,12 @@ from router.errors import (
     WaitTimeoutError,
 )
 from router.operations import Call, Options
-from router.reporting import POLL_AFTER_SECONDS, job_failed
+from router.reporting import LEAST_PAUSE, POLL_AFTER_SECONDS, job_failed
 from router.trip import Side
 from router.types import Video
 
 __all__ = ["wait"]
 
-LEAST_PAUSE = 0.05
 LEAST_LOOK = 1.0
 
 

@@ -74,6 +74,9 @@ class FakeClock:
         self.sleep(seconds)
 
 
+DAY = 86_400
+
+
 def made_older(client: Any, seconds: float) -> None:
     """Let time pass in a Redis, whose clock is its own: all that stands there becomes older."""
     for key in client.keys("{*}:*"):
@@ -81,6 +84,13 @@ def made_older(client: Any, seconds: float) -> None:
         if client.type(key) == b"zset" and _holds_times(name):
             for member in client.zrange(key, 0, -1):
                 client.zincrby(key, -seconds, member)
+        if name.startswith("claim:"):
+            client.hincrbyfloat(key, "lapses", -seconds)
+        if name.startswith("cost:") and seconds >= DAY:
+            # Money stands under its day, of which only whole ones pass here.
+            key, day = b":".join([key.rpartition(b":")[0], b"%d"]), int(name.rpartition(":")[2])
+            client.rename(key % day, key % (day - seconds // DAY))
+            key %= day - seconds // DAY
         left = client.pttl(key)
         if 0 <= left <= seconds * 1000:
             client.delete(key)

@@ -69,6 +69,27 @@ def test_the_error_handling_returns_and_explains(folder: Path) -> None:
         assert ended.value.code != 0
 
 
+def test_a_lost_answer_is_looked_for_and_found(folder: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(program("def make("), names)
+    with StandIn(accounts={"sk-east": "east"}) as provider:
+        account = {"base_url": provider.base_url, "api_key": "sk-east"}
+        one = {"id": "east", "model_name": "sora-2", "account": "east"}
+        with Router(deployments=[one], accounts={"east": account}, environ={}) as working:
+            provider.fault("reset", after=True)
+            made = names["make"](working, "A heron lands")
+            assert working.video_status(made).done
+            assert len(provider.accepted) == 1
+
+
+def test_a_task_that_is_delivered_twice_is_one_video(folder: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(program("def make_video("), names)
+    with Router.from_yaml("deployments.yaml") as working:
+        made = {names["make_video"](working, "task-7", "A heron lands") for _ in range(3)}
+        assert len(made) == 1
+
+
 def _failing(working: Router) -> Any:
     class Failing:
         def video_generation(self, **arguments: Any) -> Any:
@@ -136,7 +157,7 @@ def test_the_hook_that_does_more_wakes_somebody(
 
 
 def test_every_python_block_is_run_here() -> None:
-    assert len(blocks("python")) == 6
+    assert len(blocks("python")) == 7
 
 
 def test_the_yaml_loads() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -12,19 +13,18 @@ from benchmarks.quality.provider import Job, Refusal
 from benchmarks.quality.simulation import Simulation
 from benchmarks.quality.traffic import Call
 
-__all__ = ["Central", "Choice", "Later", "Routed"]
+__all__ = ["GIVES_UP", "Central", "Choice", "Later", "Routed"]
 
 RETRIES = 2
 GIVES_UP = 1200.0
 """Seconds after which a call that found no room is given up."""
 
 
-class Later(Exception):  # noqa: N818  (no error: a call is to be made again)
+@dataclass(frozen=True, slots=True)
+class Later:
     """Nobody can take the call now; it is to come again in so many seconds."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"in {seconds} s")
-        self.seconds = seconds
+    seconds: float
 
 
 class Choice(Protocol):
@@ -45,27 +45,29 @@ class Choice(Protocol):
 class Routed:
     """What a caller does with any router: pick, send, report, and try again where it may.
 
-    A refused submit is followed by two further attempts at most, each a pick of its own. A call
-    for which there is no room, or which was throttled to the end, comes again when the router says
-    so, as a queue worker would have it; all of that time counts.
+    A refused submit is followed by two further attempts at most, each a pick of its own. A router
+    that has a queue for calls without room is let wait (ours has, by `max_wait`); a call that is
+    refused all the same, or was throttled to the end, comes again when the router says so, as a
+    queue worker would have it. All of that time counts.
     """
 
     def __init__(self, run: Simulation, workers: int) -> None:
         self.run = run
         self.workers = workers
 
-    def pick(self, call: Call, worker: int) -> Choice:
-        """The next attempt's deployment. Raises `Later`."""
+    def pick(self, call: Call, worker: int, then: Callable[[Choice | Later], object]) -> None:
+        """Choose the next attempt's deployment, maybe after a wait; `then` is called with it."""
         raise NotImplementedError
 
     def arrive(self, call: Call) -> None:
         self._attempt(call, int(call.lot * self.workers), 1)
 
     def _attempt(self, call: Call, worker: int, attempt: int) -> None:
-        try:
-            choice = self.pick(call, worker)
-        except Later as later:
-            self._again(call, worker, later.seconds)
+        self.pick(call, worker, partial(self._chosen, call, worker, attempt))
+
+    def _chosen(self, call: Call, worker: int, attempt: int, choice: Choice | Later) -> None:
+        if isinstance(choice, Later):
+            self._again(call, worker, choice.seconds)
             return
         answered = partial(self._answered, call, worker, attempt, choice)
         self.run.submit(call, worker, choice.host, answered)

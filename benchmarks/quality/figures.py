@@ -133,7 +133,12 @@ def first_wave(result: Result, names: Collection[str], since: float, until: floa
 
 def most_trials(result: Result, names: Collection[str], since: float, until: float) -> int:
     """The most submits that the fleet risked with a host after one of its back-offs had passed."""
-    outs = _deadlines(result, names, since)
+    return max(_trials(result, name, since, until) for name in names)
+
+
+def _trials(result: Result, name: str, since: float, until: float) -> int:
+    # Of each host by itself: the back-offs of several overlap, and together they would never end.
+    outs = _deadlines(result, (name,), since)
     if not outs:
         return 0
     # A back-off is over when the last ejection that overlaps it is.
@@ -143,6 +148,6 @@ def most_trials(result: Result, names: Collection[str], since: float, until: flo
             ends[-1] = max(ends[-1], out.until)
         else:
             ends.append(out.until)
-    risked = [a.at for a in _spoiled(result, names, since, until) if a.at > outs[0].at + HEARD]
+    risked = [a.at for a in _spoiled(result, (name,), since, until) if a.at > outs[0].at + HEARD]
     after = Counter(bisect.bisect_right(ends, at) for at in risked)
     return max(after.values(), default=0)

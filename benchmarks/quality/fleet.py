@@ -10,7 +10,8 @@ rings, as the keeper's thread does with a Redis; who is out, or back, wakes the 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from functools import partial
@@ -18,15 +19,18 @@ from typing import Any, TypeVar
 
 import httpx
 
-from benchmarks.quality.contenders import Later, Routed
+from benchmarks.quality.contenders import GIVES_UP, Choice, Later, Routed
 from benchmarks.quality.provider import Job, Refusal
 from benchmarks.quality.simulation import Out, Simulation
 from benchmarks.quality.timeline import BEGINS
 from benchmarks.quality.traffic import Call
 from router import Router, errors, events
 from router._doors import BlockingDoor
+from router.ids import Copy
+from router.picking import Attempt, Picking
 from router.state import MemoryStore
 from router.state.keeper import TURN_SECONDS
+from router.types import Video
 
 __all__ = ["GROUP", "Fleet"]
 
@@ -35,8 +39,6 @@ RUNG_SECONDS = 0.005
 """From a ring to the turn: the thread wakes, and the store answers."""
 HEARD_SECONDS = 0.01
 """From what one worker announces to the turn of the others."""
-FIRST_WAIT, GROWTH, LONGEST_WAIT = 1.0, 1.3, 15.0
-"""Seconds between two looks at a job, as `video_wait` has them while it knows of no usual time."""
 
 T = TypeVar("T")
 
@@ -46,7 +48,10 @@ class Fleet(Routed):
 
     def __init__(self, run: Simulation, strategy: str, workers: int, seed: int) -> None:
         super().__init__(run, workers)
-        self._data: dict[str, Any] = {"settings": {"strategy": strategy}, "deployments": []}
+        settings: dict[str, Any] = {"strategy": strategy}
+        if any(host.site.cap for host in run.served):
+            settings |= {"max_wait": GIVES_UP, "deadline": GIVES_UP}
+        self._data: dict[str, Any] = {"settings": settings, "deployments": []}
         self._configure()
         self._jobs: dict[str, Job] = {}
         store = MemoryStore(run.timeline.time)
@@ -89,8 +94,8 @@ class Fleet(Routed):
     def changed(self) -> None:
         """Nobody tells a router; it has to find out."""
 
-    def pick(self, call: Call, worker: int) -> _Picked:
-        return self._workers[worker].pick(call)
+    def pick(self, call: Call, worker: int, then: Callable[[Choice | Later], object]) -> None:
+        self._workers[worker].pick(call, then)
 
     def took(self, job: Job) -> None:
         self._jobs[job.name] = job
@@ -113,6 +118,19 @@ class Fleet(Routed):
         for other in self._workers:
             if other is not worker:
                 other.turn_soon(HEARD_SECONDS)
+
+
+@types.coroutine
+def _passing(seconds: float) -> Generator[float, None, None]:
+    """Tell who carries the coroutine on to let so much time pass first."""
+    yield seconds
+
+
+class _Door(BlockingDoor):
+    """The blocking side, but for waits: they are events, and others go on meanwhile."""
+
+    async def sleep(self, seconds: float) -> None:
+        await _passing(seconds)
 
 
 class _OneByOne(Executor):
@@ -146,12 +164,13 @@ class _Worker:
             http_client=httpx.MockTransport(fleet.looked_up),
             on_event=partial(fleet.told, self),
         )
-        # There is no public way to these two: when the keeper's thread is rung, and how several
-        # reads of the router's own are made at once.
+        # There is no public way to these: how a pick waits, when the keeper's thread is rung, how
+        # several reads of the router's own are made at once, and (below) when a job is to be looked
+        # at again, which is told by the answers to reads alone.
         sharing = self.router._learning.sharing
         assert sharing is not None
         sharing.ring = partial(self.turn_soon, RUNG_SECONDS)
-        door = BlockingDoor(self._timeline, pool=_OneByOne)
+        door = _Door(self._timeline, pool=_OneByOne)
         self.router._blocking = replace(self.router._blocking, door=door)
 
     def begin(self) -> None:
@@ -179,27 +198,43 @@ class _Worker:
 
     # Calls --------------------------------------------------------------------------------------
 
-    def pick(self, call: Call) -> _Picked:
+    def pick(self, call: Call, then: Callable[[Choice | Later], object]) -> None:
         picking = self.router.pick("generation", model=GROUP, seconds=call.length)
+        self._enter(picking, picking._enter(), then)
+
+    def _enter(
+        self,
+        picking: Picking,
+        entering: Coroutine[float, None, Attempt],
+        then: Callable[[Choice | Later], object],
+    ) -> None:
+        """Carry the pick on to its end, or to where it waits for room."""
         try:
-            attempt = picking.__enter__()
+            seconds = entering.send(None)
+        except StopIteration as ended:
+            then(_Picked(self, picking, ended.value))
         except errors.TryLaterError as exc:
-            raise Later(exc.retry_after) from exc
-        return _Picked(self, picking, attempt)
+            then(Later(exc.retry_after))
+        else:
+            self._timeline.after(seconds, self._enter, picking, entering, then)
 
     def follow(self, video_id: str, job: Job) -> None:
         self._fleet.took(job)
-        self._look_after(FIRST_WAIT, video_id, job)
+        self._look_later(video_id, job)
 
-    def _look_after(self, pause: float, video_id: str, job: Job) -> None:
-        self._timeline.after(pause, self._look, pause, video_id, job)
+    def _look_later(self, video_id: str, job: Job) -> None:
+        engine = self.router._engine
+        member = engine.fleet.members[job.host]
+        copy = Copy(member.deployment.account, job.name)
+        pause = engine.learning.pause(member, copy, Video.tolerant({"id": job.name, **video(job)}))
+        self._timeline.after(pause, self._look, video_id, job)
 
-    def _look(self, pause: float, video_id: str, job: Job) -> None:
+    def _look(self, video_id: str, job: Job) -> None:
         if self._fleet.run.hosts[job.host].up:
             self.router.observe(video_id, video(job))
             if job.ended_at is not None:
                 return
-        self._look_after(min(pause * GROWTH, LONGEST_WAIT), video_id, job)
+        self._look_later(video_id, job)
 
 
 def video(job: Job) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks.measure import Figure
@@ -184,20 +184,25 @@ def _of_who_returns(records: Records) -> Iterator[Figure]:
             results = records.results("dies", load, JUDGED, workers)
             even = 1 / len(scenario_of("dies").sites)
             label = f"dies at {load:.0%}, {_told(workers)}"
-            first = [_first_job(result, "d0", back) - back for result in results]
+            first = [_first_job(result, "d0", back) for result in results]
+            waited = [at - back for at in first]
             told = f"{label}: seconds until it has a job again"
-            yield Figure(told, max(first), "s", None, first)
-            after = shares(sent(results, back + BACK_WITHIN, back + BACK_WITHIN + 120.0))
-            lacks = max(1 - after.get("d0", 0.0) / even, 0.0)
+            yield Figure(told, max(waited), "s", None, waited)
+            # It is back in rotation with its trial: how long that takes is the back-off's matter.
+            since = list(zip(results, first, strict=True))
+            lacks = max(1 - _share_after(since, BACK_WITHIN, BACK_WITHIN + 120.0) / even, 0.0)
             told = f"{label}: lacks of its share 60 s after it is back"
             yield Figure(told, lacks, "", OFF_SHARE)
-            minutes = [
-                shares(sent(results, back + 60.0 * n, back + 60.0 * (n + 1))).get("d0", 0.0) / even
-                for n in range(10)
-            ]
+            minutes = [_share_after(since, 60.0 * n, 60.0 * (n + 1)) / even for n in range(10)]
             told = f"{label}: most of its share in any minute since"
             enough = len(results) >= FEWEST_SEEDS
             yield Figure(told, max(minutes), "×", TOO_MUCH if enough else None, minutes)
+
+
+def _share_after(since: Iterable[tuple[Result, float]], begin: float, end: float) -> float:
+    """The share of d0 in a time after its first job, each run by its own."""
+    counted = sum((sent([result], at + begin, at + end) for result, at in since), Counter[str]())
+    return shares(counted).get("d0", 0.0)
 
 
 def _first_job(result: Result, host: str, since: float) -> float:

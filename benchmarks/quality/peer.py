@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from benchmarks.quality.contenders import Later, Routed
+from benchmarks.quality.contenders import Choice, Later, Routed
 from benchmarks.quality.fleet import GROUP
 from benchmarks.quality.provider import Job, Refusal
 from benchmarks.quality.simulation import Simulation
@@ -109,18 +109,18 @@ class LiteLLM(Routed):
 
     # Calls --------------------------------------------------------------------------------------
 
-    def pick(self, call: Call, worker: int) -> _Picked:
-        name = self._awaited(self._pick, call.number)
-        return _Picked(self, call.number, name)
+    def pick(self, call: Call, worker: int, then: Callable[[Choice | Later], object]) -> None:
+        found = self._awaited(self._pick, call.number)
+        then(found if isinstance(found, Later) else _Picked(self, call.number, found))
 
-    async def _pick(self, number: int) -> str:
+    async def _pick(self, number: int) -> str | Later:
         asked: dict[str, Any] = {"metadata": {}}
         if number in self._skipped:
             asked["_retry_skipped_deployment_ids"] = self._skipped[number]
         try:
             found = await self._router.async_get_available_deployment(GROUP, asked)
         except self._litellm.types.router.RouterRateLimitError as exc:
-            raise Later(max(float(exc.cooldown_time), 1.0)) from None
+            return Later(max(float(exc.cooldown_time), 1.0))
         return str(found["model_info"]["id"])
 
     def written(self, name: str) -> None:

@@ -1,7 +1,8 @@
 """What a strategy is given, what it answers, and the draws that strategies share.
 
 Workers that share a view of the fleet would all choose the same best deployment at once. So those
-within a tenth of the best are equals, and chance decides among them: some are drawn by weight, and
+within a tenth of the best, or of whom too little is known to tell them apart, are equals, and
+chance decides among them: some are drawn by weight, and
 the least busy of those is taken (Mitzenmacher, "The Power of Two Choices in Randomized Load
 Balancing", 2001), which evens out a burst without a herd.
 """
@@ -58,13 +59,22 @@ def drawn(
     weights: Sequence[float],
     candidates: Sequence[Weighed],
     rng: random.Random,
+    errors: Sequence[float] | None = None,
 ) -> int:
-    """One of those within a tenth of the best: the least busy of some that are drawn by weight."""
+    """One of those within a tenth of the best: the least busy of some that are drawn by weight.
+
+    `errors` are by how much each score may be off by chance; who is worse by no more than that of
+    both is as good as the best.
+    """
     best = min(scores)
     # What was put on top of a score says who comes later, and makes nobody more alike.
     top = best // LAST * LAST
     limit = top + (best - top) * NEAR
-    near = [index for index, score in enumerate(scores) if score <= limit]
+    if errors is None:
+        near = [index for index, score in enumerate(scores) if score <= limit]
+    else:
+        limit += errors[scores.index(best)]
+        near = [i for i, score in enumerate(scores) if score - errors[i] <= limit]
     if len(near) == 1:
         return near[0]
     some = _drawn_by_weight(near, weights, rng, DRAWN)

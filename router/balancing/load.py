@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from router.leases import QUEUED, Job
-from router.observations import HTTP, JOB, RUN, Latency, Series, Sums, percentile
+from router.observations import HTTP, JOB, RECENT, RUN, Latency, Series, Sums, percentile
 from router.types import Operation
 
 __all__ = ["Forecast", "Load"]
@@ -17,6 +18,14 @@ USUAL_LENGTH = 4.0
 """Seconds of video, where nobody said how long a job's is."""
 OVERDUE = 1.25
 """A job that has run so many times what is usual says that what is usual has changed."""
+SURE = 4.0
+"""Standard errors by which the newest times are off the mean, where they are taken for a change."""
+RECENT_ERROR = math.sqrt(RECENT / (2 - RECENT))
+"""The standard error of a mean in which the newest sample counts for `RECENT`, over that of one."""
+LEAST_SPREAD = 0.15
+"""How far the times of jobs lie apart, as a part of their mean, until many are known."""
+LEAST_LEFT = 0.05
+"""How much of its time a job that is not seen to have ended still has to run, at least."""
 FRESH_SECONDS = 1.0
 SLOTS_SECONDS = 900.0
 """For how long a provider that queued jobs is taken to run no more at a time than it did then."""
@@ -26,10 +35,13 @@ SLOTS_SECONDS = 900.0
 class Forecast:
     """How long a job would take, per second of video, and until when that is worth asking anew.
 
-    `pace` is `None` while nobody knows.
+    `pace` is `None` while nobody knows, and may be off by `error`. `wait` are the seconds that it
+    would be queued for.
     """
 
     pace: float | None
+    error: float
+    wait: float
     until: float
 
 
@@ -130,6 +142,10 @@ class Load:
         self._note_queue(now)
         self._recount()
 
+    def younger(self, at: float) -> int:
+        """How many jobs under way here were accepted since then, or may have been."""
+        return self.busy - sum(job.accepted_at < at for job in self.running.values())
+
     def _note_queue(self, now: float) -> None:
         """How many run at a time: those that came before the first that waits, at least.
 
@@ -203,9 +219,37 @@ class Load:
     def forecast(self, operation: Operation, now: float) -> Forecast:
         """Asked at every pick, so it is kept for a moment, and until something changes."""
         known = self.usual(operation, now)
-        pace = None if known is None else _overdue(self.running.values(), known)
-        forecast = self.forecasts[operation] = Forecast(pace, now + FRESH_SECONDS)
+        pace, error, wait = None, 0.0, 0.0
+        if known is not None:
+            usual, error = typical(known)
+            pace = _overdue(self.running.values(), known, usual)
+            wait = self.wait(pace, now)
+        forecast = self.forecasts[operation] = Forecast(pace, error, wait, now + FRESH_SECONDS)
         return forecast
+
+    def wait(self, pace: float, now: float) -> float:
+        """Seconds until a job that comes now would be begun, first come first served.
+
+        Where it is not known how many run at a time, nobody waits.
+        """
+        slots = self._slots
+        if slots is None or self.busy < slots:
+            return 0.0
+        jobs = sorted(self.running.values(), key=lambda job: job.accepted_at)
+        lasts = [pace * (job.length or USUAL_LENGTH) for job in jobs]
+        usual = sum(lasts) / len(lasts) if lasts else pace * USUAL_LENGTH
+        # When each slot becomes free; of who is not known, it is only known that they are there.
+        free = [
+            max(whole - (now - job.accepted_at - job.waited), LEAST_LEFT * whole)
+            for job, whole in zip(jobs[:slots], lasts, strict=False)
+        ]
+        unseen = self.busy - len(jobs)
+        at_work = min(slots - len(free), unseen)
+        free += [usual] * at_work
+        heapq.heapify(free)
+        for whole in lasts[slots:]:
+            heapq.heapreplace(free, free[0] + whole)
+        return free[0] + (unseen - at_work) * usual / slots
 
     def _of(self, series: Series, operation: str) -> Latency:
         known = {HTTP: self.latency, JOB: self.job_time, RUN: self.run_time}[series]
@@ -224,14 +268,27 @@ def _best_known(times: Mapping[str, Latency], operation: str, now: float) -> Lat
     return known if known is not None and known.known_until >= now else None
 
 
-def _overdue(jobs: Iterable[Job], known: Latency) -> float:
+def typical(known: Latency) -> tuple[float, float]:
+    """How long it takes now, and the standard error of that.
+
+    It is the mean, or that of the newest where those surely take another time: the mean of a few
+    is a matter of luck, and of equals the luckiest would draw all that comes.
+    """
+    newest = RECENT_ERROR * known.deviation
+    if abs(known.recent - known.mean) > SURE * newest:
+        return known.recent, newest
+    # Two that took the same time by chance are no proof that all do.
+    spread = max(known.deviation, LEAST_SPREAD * known.mean)
+    return known.mean, spread / math.sqrt(max(known.count, 1))
+
+
+def _overdue(jobs: Iterable[Job], known: Latency, usual: float) -> float:
     """What a job takes, by those that ended lately and by those that should have.
 
     A job that was seen to run is a censored sample: it takes at least so long. One that is overdue
     may be an odd one out; where more are than have ended meanwhile, the deployment has become slow,
     and it shows before the first of them ends.
     """
-    usual = known.recent
     ran = [(job.seen_at - job.accepted_at - job.waited, job.length or USUAL_LENGTH) for job in jobs]
     late = [(seconds, length) for seconds, length in ran if seconds > OVERDUE * usual * length]
     if not late:

@@ -15,6 +15,8 @@ HOT = 0.9
 """A deployment with more of its job cap than this taken is hot."""
 UNPROVEN = 1.25
 """What is counted on top for a deployment that has work and has not shown how long it takes."""
+SURE = 1.5
+"""Standard errors that each of two scores may be off, for them to be as good as the same."""
 USUAL_PACE = 20.0
 """Seconds of a job per second of video, before anybody has seen one end."""
 
@@ -26,13 +28,19 @@ def lowest_completion(
     now: float,
     rng: random.Random,
 ) -> Choice:
-    scores = completions(candidates, demand, now)
+    scores, errors = completions(candidates, demand, now)
     found = explored(scores, candidates, demand.operation, now, rng)
-    return Choice(drawn(scores, weights, candidates, rng) if found is None else found, scores)
+    if found is None:
+        found = drawn(scores, weights, candidates, rng, errors)
+    return Choice(found, scores)
 
 
-def completions(candidates: Sequence[Weighed], demand: Demand, now: float) -> list[float]:
+def completions(
+    candidates: Sequence[Weighed], demand: Demand, now: float
+) -> tuple[list[float], list[float] | None]:
     """Predicted seconds until the caller has the video: the exchange, and then the job.
+
+    With them, by how many seconds each may be off, where that is known.
 
     Whoever is close to its job cap comes after all who are not, whatever its times: it is there
     that a stale view does harm (Prequal's rule of hot and cold: Wydrowski et al., "Load is not what
@@ -42,8 +50,9 @@ def completions(candidates: Sequence[Weighed], demand: Demand, now: float) -> li
     operation, length = demand.operation, demand.seconds
     scores = latencies(candidates, operation, now)
     if not operation.starts_job:
-        return scores
+        return scores, None
     known: list[float] = []
+    errors = [0.0] * len(scores)
     unknown: list[int] = []
     for index, candidate in enumerate(candidates):
         load = candidate.load
@@ -55,7 +64,8 @@ def completions(candidates: Sequence[Weighed], demand: Demand, now: float) -> li
             unknown.append(index)
         else:
             known.append(pace)
-            scores[index] += pace * (length + load.ahead)
+            scores[index] += pace * length + forecast.wait
+            errors[index] = SURE * forecast.error * length
         cap = candidate.job_cap
         if cap is not None and load.busy + 1 > HOT * cap and load.busy:
             scores[index] += LAST
@@ -65,4 +75,4 @@ def completions(candidates: Sequence[Weighed], demand: Demand, now: float) -> li
         # Where nobody is known, nobody is less known than the others.
         less = UNPROVEN if known and load.busy else 1.0
         scores[index] += prior * less * (length + load.ahead)
-    return scores
+    return scores, errors

@@ -24,12 +24,12 @@ def lowest_cost(
     Money comes first: where the cheapest are hot, they are still asked first, and who has no room
     is passed over by the limits.
     """
-    scores = completions(candidates, demand, now)
+    scores, errors = completions(candidates, demand, now)
     if not demand.operation.is_submit:
-        return Choice(drawn(scores, weights, candidates, rng), scores)
+        return Choice(drawn(scores, weights, candidates, rng, errors), scores)
     costs = [c.deployment.cost(demand.size, demand.seconds) for c in candidates]
     dearer = {cost: rank for rank, cost in enumerate(sorted({c for c in costs if c is not None}))}
     for index, cost in enumerate(costs):
         rank = len(dearer) if cost is None else dearer[cost]
         scores[index] += 2 * LAST * rank
-    return Choice(drawn(scores, weights, candidates, rng), scores)
+    return Choice(drawn(scores, weights, candidates, rng, errors), scores)

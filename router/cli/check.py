@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -69,19 +69,21 @@ def _show(config: Config) -> None:
 
 def _deployments(config: Config, out: Console) -> RenderableType:
     """A table where it fits, else a paragraph for each deployment: a squeezed URL helps nobody."""
-    table = look.table(*NAMES, *NUMBERS, "operations", right=NUMBERS)
+    told = [name for name, tell in MORE.items() if any(map(tell, config.deployments))]
+    table = look.table(*NAMES, *NUMBERS, *told, "operations", right=NUMBERS)
     for one in config.deployments:
-        table.add_row(*_cells(one))
+        table.add_row(*_cells(one, told))
     if look.fits(out, table):
         return table
     return Group(*(part for one in config.deployments for part in _paragraph(one)))
 
 
-def _cells(one: Deployment) -> list[Text]:
+def _cells(one: Deployment, told: Sequence[str]) -> list[Text]:
     groups = ", ".join(one.model_names)
     words = (one.id, groups, one.account, one.provider, one.model, one.base_url)
     numbers = (f"{one.weight:g}", str(one.order))
-    return [Text(word) for word in (*words, *numbers, _operations(one))]
+    more = (MORE[name](one) for name in told)
+    return [Text(word) for word in (*words, *numbers, *more, _operations(one))]
 
 
 def _paragraph(one: Deployment) -> tuple[RenderableType, RenderableType]:
@@ -91,6 +93,8 @@ def _paragraph(one: Deployment) -> tuple[RenderableType, RenderableType]:
         f"{one.base_url}\n"
         f"weight {one.weight:g}, order {one.order}, operations: {_operations(one)}"
     )
+    more = (f"{name} {told}" for name, tell in MORE.items() if (told := tell(one)))
+    facts.append("".join(f"\n{line}" for line in more))
     return title, Padding(facts, (0, 0, 0, 4), expand=False)
 
 
@@ -99,6 +103,24 @@ def _operations(one: Deployment) -> str:
     if one.operations == possible:
         return f"all {len(possible)}"
     return ", ".join(sorted(one.operations))
+
+
+def _dollars(one: Deployment) -> str:
+    prices = one.cost_per_second
+    if isinstance(prices, Mapping):
+        return ", ".join(f"{size}: {price:g}" for size, price in prices.items())
+    return "" if prices is None else f"{prices:g}"
+
+
+def _retires_on(one: Deployment) -> str:
+    return str(one.retires_on or "")
+
+
+# What few have: a column where anybody does.
+MORE: Mapping[str, Callable[[Deployment], str]] = {
+    "cost_per_second": _dollars,
+    "retires_on": _retires_on,
+}
 
 
 def placed(line: str) -> Text:

@@ -6,9 +6,8 @@ workers share. It starts and pays nothing, and changes nothing.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,7 +21,7 @@ from router.cli import redis as examined
 from router.cli.check import refuse
 from router.cli.onlooker import DEFAULT_FILE, AsJson, File, connected, loaded, where
 from router.cli.status import ejections, out_words
-from router.config import LAST_DAY_SECONDS, Config, retirement
+from router.config import LAST_DAY_SECONDS, Config, Deployment, retirement
 from router.errors import ConfigError, StateUnavailableError
 from router.inspection import Overview, Probe
 from router.observations import Change
@@ -96,6 +95,7 @@ def doctor(config: File = DEFAULT_FILE, as_json: AsJson = False) -> None:
                 if report.server is not None:
                     _look(report, router)
     report.findings += _of_probes(report)
+    report.findings += _of_groups(report.config, time.time())
     if as_json:
         look.show_json(_data(config, report))
     else:
@@ -132,7 +132,7 @@ def _look(report: Report, router: Router) -> None:
         if not any(finding.where == "redis" and not finding.note for finding in report.findings):
             report.findings.append(Finding("redis", said, _advice(said)))
         return
-    report.findings += _of_fleet(report.seen, _retiring(report.config))
+    report.findings += _of_fleet(report.seen)
 
 
 # By what stands in an error of Redis's.
@@ -265,19 +265,29 @@ def _cure(probe: Probe, base_url: str) -> str:
             return f"something else answers there: is {base_url} right?"
 
 
-def _retiring(config: Config) -> set[str]:
-    """Who gets no new work any more, by its date."""
-    drains = {one.id: (one.retires_at or math.inf) - LAST_DAY_SECONDS for one in config.deployments}
-    return {name for name, at in drains.items() if at <= time.time()}
+def _of_groups(config: Config, now: float) -> Iterator[Finding]:
+    """The groups in which nobody takes new work, whatever happens."""
+    for group, deployments in config.groups.items():
+        if all(not one.weight or _retires(one, now) for one in deployments):
+            why = (
+                f"{one.id} {f'retires on {one.retires_on}' if one.weight else 'has weight 0'}"
+                for one in deployments
+            )
+            said = f"nobody takes new work of this group: {', '.join(why)}"
+            yield Finding(group, said, "give it a deployment that does, or let nobody ask for it")
 
 
-def _of_fleet(seen: Overview, retiring: Collection[str]) -> Iterator[Finding]:
+def _retires(one: Deployment, now: float) -> bool:
+    return one.retires_at is not None and now >= one.retires_at - LAST_DAY_SECONDS
+
+
+def _of_fleet(seen: Overview) -> Iterator[Finding]:
     if not seen.workers:
         said = "no worker is alive: none has been heard of for 10 s"
         advice = "fine if none runs; else look at their logs for `shared state`"
         yield Finding("workers", said, advice, note=True)
     for names, out in ejections(seen):
-        if out.cause == "drained" and set(names) <= set(retiring):
+        if out.cause == "retired":
             continue  # told, with the date
         note = out.cause in ("throttled", "drained")
         yield Finding(", ".join(names), out_words(out), _CURES[out.cause], note=note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ def duration(text: str) -> float:
     """Seconds in `90`, `90s`, `5m`, `2h`, `1h30m`, `3d`."""
     found = _TIME.findall(text)
     seconds = sum(float(number) * _UNITS[unit or "s"] for number, unit in found)
-    if not seconds or _TIME.sub("", text).strip():
+    if not 0 < seconds < math.inf or _TIME.sub("", text).strip():
         raise typer.BadParameter(f"'{text}' is no time; write 90s, 5m, 2h or 1d")
     return seconds
 
@@ -59,7 +60,7 @@ def drain(
     one = _the(after, deployment)
     left = max(out.seconds for out in one.out if out.cause == "drained")
     was = max((o.seconds for o in _the(before, deployment).out if o.cause == "drained"), default=0)
-    longer = was > (seconds or DRAIN_SECONDS) + 1
+    longer = was > min(seconds or DRAIN_SECONDS, DRAIN_SECONDS) + 1
     alone = list(_left_alone(after, one))
     if as_json:
         look.show_json(
@@ -87,15 +88,19 @@ def restore(deployment: Id, config: File = DEFAULT_FILE, as_json: AsJson = False
         before = onlooker.router.overview()
         onlooker.router.restore(deployment)
         after = onlooker.router.overview()
-    was = _the(before, deployment).out
+    left = [out for out in _the(after, deployment).out if out.cause == "retired"]
+    was = [out for out in _the(before, deployment).out if out.cause != "retired"]
     if as_json:
-        told = [asdict(out) for out in was]
-        look.show_json({"deployment": deployment, "was_out": told, "workers": len(after.workers)})
+        told = {"was_out": [asdict(out) for out in was], "is_out": [asdict(out) for out in left]}
+        look.show_json({"deployment": deployment, **told, "workers": len(after.workers)})
         return
-    _say(deployment, "is in rotation again" if was else "was in rotation, and is", after)
+    what = "is in rotation again" if was else "was in rotation, and is"
+    _say(deployment, "stays out" if left else what, after)
     out = look.stdout()
     for one in was:
         out.print(Text(f"    before: {out_words(one)}"), soft_wrap=True)
+    for one in left:
+        _warn(f"it is {out_words(one)}: only another date in the configuration brings it back")
     if not _the(after, deployment).weight:
         _warn("its weight is 0 in the configuration: it serves follow-ups only")
 

@@ -21,9 +21,32 @@ MEASURED_KEYS = 5000
 BATCH = 500
 
 _STRUCTURES = {
-    "hash": ("sums", "counts", "restored", "ejections", "sequences"),
-    "string": ("version", "generation", "tickets", "ended", "asking"),
-    "zset": ("changes", "expiries", "workers", "seen", "requests", "rpm", "read_rpm", "queue"),
+    "hash": (
+        "sums",
+        "counts",
+        "restored",
+        "returned",
+        "ejections",
+        "sequences",
+        "places",
+        "claim",
+        "cost",
+    ),
+    "string": ("version", "generation", "tickets", "ended", "asking", "freed"),
+    "zset": (
+        "changes",
+        "expiries",
+        "workers",
+        "seen",
+        "lapses",
+        "running",
+        "requests",
+        "rpm",
+        "read_rpm",
+        "trial",
+        "queue",
+        "told",
+    ),
     "list": ("history",),
 }
 _TYPES = {name: kind for kind, names in _STRUCTURES.items() for name in names}

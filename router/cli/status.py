@@ -109,7 +109,7 @@ def _told(out: Console, seen: Overview | str, where: str) -> RenderableType:
 
 def _picture(out: Console, seen: Overview, where: str) -> RenderableType:
     parts: list[RenderableType] = [_headline(seen, where), "", _deployments(out, seen)]
-    accounts = [account for account in seen.accounts if account.rooms]
+    accounts = [one for one in seen.accounts if one.rooms or one.spent_today is not None]
     if accounts:
         parts += ["", _accounts(out, accounts)]
     lines = [_reason(names, ejection) for names, ejection in ejections(seen)]
@@ -152,6 +152,7 @@ def _deployments(out: Console, seen: Overview) -> RenderableType:
         look.Column("job p50", [_job_time(one, "p50") for one in every], right=True, spare=2),
         look.Column("job p95", [_job_time(one, "p95") for one in every], right=True),
         *_limits(every),
+        look.Column("spent today", [_spent(one) for one in every], right=True),
     )
     table = look.fitted(out, columns)
     if table is not None:
@@ -160,8 +161,12 @@ def _deployments(out: Console, seen: Overview) -> RenderableType:
 
 
 def _accounts(out: Console, accounts: Sequence[AccountView]) -> RenderableType:
-    names = [Text(one.id, "bold") for one in accounts]
-    table = look.fitted(out, (look.Column("account", names), *_limits(accounts)))
+    columns = (
+        look.Column("account", [Text(one.id, "bold") for one in accounts]),
+        *_limits(accounts),
+        look.Column("spent today", [_spent(one) for one in accounts], right=True),
+    )
+    table = look.fitted(out, columns)
     if table is not None:
         return table
     return Group(*(Text.assemble((one.id, "bold"), f": {_in_words(one)}") for one in accounts))
@@ -191,6 +196,19 @@ def _room(rooms: Sequence[Room], kind: str) -> Text | None:
     return None
 
 
+def _spent(one: DeploymentView | AccountView) -> Text:
+    """Dollars since midnight UTC, as far as costs are known, of how many that may be spent."""
+    if isinstance(one, DeploymentView):
+        spent, at_most = one.known.get("spent_today"), None
+    else:
+        spent, at_most = one.spent_today, one.cost_per_day
+    if spent is None:
+        return Text()
+    if at_most is None:
+        return Text(f"${spent:.2f}")
+    return Text(f"${spent:.2f}/${at_most:g}", "yellow" if spent >= at_most else "")
+
+
 def _latency(one: DeploymentView, share: str) -> str:
     return "" if one.busiest is None else look.seconds(one.known["latency"][one.busiest][share])
 
@@ -218,7 +236,8 @@ def _paragraph(one: DeploymentView) -> tuple[RenderableType, RenderableType]:
 def _in_words(one: DeploymentView | AccountView) -> str:
     rooms = ((_room(one.rooms, kind), name) for kind, name in _KINDS.items())
     told = [f"jobs {_jobs(one)}", *(f"{name} {room}" for room, name in rooms if room)]
-    return ", ".join(told)
+    spent = _spent(one)
+    return ", ".join([*told, f"spent today {spent}"] if spent else told)
 
 
 # Health -----------------------------------------------------------------------------------------
@@ -228,7 +247,7 @@ def state_of(one: DeploymentView) -> Text:
     """In rotation, or what is kept away from it, and for how long."""
     if one.out:
         longest = max(one.out, key=lambda out: out.seconds)
-        colour = "yellow" if longest.cause == "drained" else "red"
+        colour = "yellow" if longest.cause in ("drained", "retired") else "red"
         return Text(" ".join(filter(None, (_kept_away(longest), _for(longest)))), colour)
     if not one.weight:
         return Text("follow-ups only", "yellow")
@@ -237,13 +256,15 @@ def state_of(one: DeploymentView) -> Text:
 
 def out_words(out: Out) -> str:
     """An ejection in words: "no submits for 42 s more: answered 429"."""
+    if out.cause == "retired":
+        return f"retired: {out.reason}"
     until = f"for {_for(out)} more" if _for(out) else "until it is restored"
     return f"{_kept_away(out)} {until}: {out.reason or out.cause}"
 
 
 def _kept_away(out: Out) -> str:
-    if out.cause == "drained":
-        return "drained"
+    if out.cause in ("drained", "retired"):
+        return out.cause
     return "out" if out.scope == "both" else f"no {out.scope}"
 
 

@@ -1,6 +1,6 @@
 """Calls as values: what a public method makes of its arguments before anything is decided."""
 
-from router.operations.call import MOST_COPIES, Call, Demand, Options
+from router.operations.call import MOST_COPIES, Call, Demand, Options, SubmitOptions
 from router.operations.describe import (
     content,
     create_character,
@@ -22,6 +22,7 @@ __all__ = [
     "Call",
     "Demand",
     "Options",
+    "SubmitOptions",
     "Upload",
     "content",
     "create_character",

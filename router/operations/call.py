@@ -9,7 +9,7 @@ from typing import IO, Any, Generic, TypedDict, TypeVar
 
 from router.types import FileInput, Operation
 
-__all__ = ["MOST_COPIES", "Call", "Demand", "Options"]
+__all__ = ["MOST_COPIES", "Call", "Demand", "Options", "SubmitOptions"]
 
 # Copies of one character at most, so that an id stays short enough for a URL.
 MOST_COPIES = 8
@@ -50,6 +50,17 @@ class Options(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
 
 
+class SubmitOptions(Options, total=False):
+    """What submits take besides.
+
+    Under one `idempotency_key` a call is one job, from whichever worker and however often it is
+    made. `max_cost` is in dollars: whoever asks more for it, or names no price, does not serve it.
+    """
+
+    idempotency_key: str | None
+    max_cost: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Call(Generic[AnswerT]):
     """The description of one call. Nothing here has been looked up, opened or sent.
@@ -77,6 +88,9 @@ class Call(Generic[AnswerT]):
     after: str | None = None
     order: str = "desc"
     to: str | os.PathLike[str] | IO[bytes] | None = None
+    # What submits take besides; the words are explained at `SubmitOptions`.
+    idempotency_key: str | None = None
+    max_cost: float | None = None
     # What all calls take; the words are explained at `Options`.
     custom_llm_provider: str | None = None
     account: str | None = None

@@ -12,7 +12,7 @@ from typing import IO, Any, NoReturn, Unpack
 
 from router.config import not_yet
 from router.errors import BadRequestError, ConfigError
-from router.operations.call import MOST_COPIES, Call, Options
+from router.operations.call import MOST_COPIES, Call, Options, SubmitOptions
 from router.types import (
     Character,
     CharacterRef,
@@ -46,6 +46,7 @@ __all__ = [
 _LONGEST_PROMPT = 32_000
 _LONGEST_NAME = 80
 _LONGEST_PAGE = 100
+_LONGEST_KEY = 256
 
 # Arguments that other libraries have for what is written elsewhere here.
 _REPLACED = {
@@ -69,7 +70,7 @@ def create_character(
     model: str | None = None,
     target_model_names: Names | None = None,
     replicate: int | str = 1,
-    **options: Unpack[Options],
+    **options: Unpack[SubmitOptions],
 ) -> Call[Character]:
     """Make a reusable character from a clip.
 
@@ -86,7 +87,7 @@ def create_character(
         name=name,
         upload=video,
         replicate=_copies(replicate),
-        **_checked(options),
+        **_submit(options),
     )
 
 
@@ -105,7 +106,7 @@ def generation(
     input_reference: ImageInput | None = None,
     characters: Sequence[CharacterRef] | None = None,
     fallbacks: bool = True,
-    **options: Unpack[Options],
+    **options: Unpack[SubmitOptions],
 ) -> Call[Video]:
     """Start a video from a prompt.
 
@@ -117,25 +118,20 @@ def generation(
     reference = input_reference if isinstance(input_reference, Mapping) else None
     if reference is not None and len({"image_url", "file_id"} & set(reference)) != 1:
         _refuse("input_reference is a file, {'image_url': …} or {'file_id': …}")
-    if not isinstance(size, str | None):
-        _refuse("size is a string such as '1280x720'")
     if reference is not None and not all(isinstance(value, str) for value in reference.values()):
         _refuse("input_reference names its url or file id by a string")
-    single = isinstance(characters, (str, Character, Mapping))
-    if single or not isinstance(characters, Iterable | None):
-        _refuse("characters is a list; each one a Character, an id or {'id': …}")
     return Call(
         operation=Operation.GENERATION,
         models=_models(model, target_model_names),
-        ids=tuple(id_in(character) for character in characters or ()),
+        ids=_characters(characters),
         prompt=_prompt(prompt),
         seconds=_seconds(seconds),
-        size=size,
+        size=_size(size),
         upload=None if isinstance(input_reference, Mapping) else input_reference,
         upload_field="input_reference",
         reference=reference,
         fallbacks=_flag("fallbacks", fallbacks),
-        **_checked(options),
+        **_submit(options),
     )
 
 
@@ -146,7 +142,7 @@ def edit(
     video: VideoInput | None = None,
     model: str | None = None,
     target_model_names: Names | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[SubmitOptions],
 ) -> Call[Video]:
     """Change a video by a prompt: one that exists (`video_id`), or one sent along (`video`)."""
     source, upload = _source(video_id, video)
@@ -156,7 +152,7 @@ def edit(
         ids=source,
         prompt=_prompt(prompt),
         upload=upload,
-        **_checked(options),
+        **_submit(options),
     )
 
 
@@ -168,7 +164,7 @@ def extension(
     video: VideoInput | None = None,
     model: str | None = None,
     target_model_names: Names | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[SubmitOptions],
 ) -> Call[Video]:
     """Continue a video by `seconds`: one that exists (`video_id`), or one sent along (`video`)."""
     source, upload = _source(video_id, video)
@@ -181,17 +177,17 @@ def extension(
         prompt=_prompt(prompt),
         seconds=_seconds(seconds),
         upload=upload,
-        **_checked(options),
+        **_submit(options),
     )
 
 
-def remix(*, video_id: str, prompt: str, **options: Unpack[Options]) -> Call[Video]:
+def remix(*, video_id: str, prompt: str, **options: Unpack[SubmitOptions]) -> Call[Video]:
     """Make a video again with another prompt."""
     return Call(
         operation=Operation.REMIX,
         ids=(id_in(video_id),),
         prompt=_prompt(prompt),
-        **_checked(options),
+        **_submit(options),
     )
 
 
@@ -266,6 +262,7 @@ def routing_only(
     seconds: str | int | None = None,
     size: str | None = None,
     fallbacks: bool = True,
+    max_cost: float | None = None,
     **options: Unpack[Options],
 ) -> Call[Any]:
     """A call for `pick`: only what routing depends on. The caller sends it."""
@@ -273,16 +270,16 @@ def routing_only(
         chosen = Operation(operation)
     except ValueError:
         raise ConfigError(f"no operation {operation!r}; there are {', '.join(Operation)}") from None
-    named = [one for one in (video_id, character_id) if one is not None]
+    named = (id_in(one) for one in (video_id, character_id) if one is not None)
     return Call(
         operation=chosen,
         models=_models(model, target_model_names),
-        ids=tuple(id_in(one) for one in (*named, *(characters or ()))),
+        ids=(*named, *_characters(characters)),
         reference=input_reference if isinstance(input_reference, Mapping) else None,
         seconds=_seconds(seconds),
-        size=size,
+        size=_size(size),
         fallbacks=_flag("fallbacks", fallbacks),
-        **_checked(options),
+        **_submit({**options, "max_cost": max_cost}),
     )
 
 
@@ -319,6 +316,19 @@ def _seconds(seconds: str | int | None) -> str | None:
     if not 0 < length < float("inf"):
         _refuse(f"seconds is a positive number, not {seconds!r}")
     return str(seconds)
+
+
+def _size(size: str | None) -> str | None:
+    if not isinstance(size, str | None):
+        _refuse("size is a string such as '1280x720'")
+    return size
+
+
+def _characters(characters: Sequence[CharacterRef] | None) -> tuple[str, ...]:
+    single = isinstance(characters, (str, Character, Mapping))
+    if single or not isinstance(characters, Iterable | None):
+        _refuse("characters is a list; each one a Character, an id or {'id': …}")
+    return tuple(id_in(character) for character in characters or ())
 
 
 def _flag(name: str, value: object) -> bool:
@@ -394,6 +404,25 @@ def _checked(options: Mapping[str, Any]) -> Options:
     return options  # type: ignore[return-value]  # each name was just found in Options
 
 
+def _submit(options: Mapping[str, Any]) -> SubmitOptions:
+    """`options` of a submit, when each is one of ours and within its bounds."""
+    if not options:
+        return {}
+    key, cost = options.get("idempotency_key"), options.get("max_cost")
+    if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= _LONGEST_KEY):
+        _refuse(f"idempotency_key is a string of 1 to {_LONGEST_KEY} characters")
+    if cost is not None and not _is_number(cost):
+        _refuse("max_cost is a positive number of dollars")
+    own = SubmitOptions.__annotations__.keys() - Options.__annotations__.keys()
+    checked = _checked({name: value for name, value in options.items() if name not in own})
+    return {**checked, "idempotency_key": key, "max_cost": cost}
+
+
+def _is_number(value: object) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 < value < 1e9  # type: ignore[operator]  # a number by now
+
+
 def _is_header(name: object, value: object) -> bool:
     if not isinstance(name, str) or not isinstance(value, str) or not name:
         return False
@@ -401,5 +430,5 @@ def _is_header(name: object, value: object) -> bool:
 
 
 def _seconds_or_refuse(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
+    if not _is_number(value):
         _refuse(f"{name} is a positive number of seconds")

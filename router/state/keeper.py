@@ -126,11 +126,17 @@ class _Life:
         self._ends = time.monotonic() + seconds
         self._stopping.set()
         self.rung.set()
-        self._turner.join(seconds)
+        self._wait_for(self._turner, seconds)
         if isinstance(self._sharing.store, Tells):
             with contextlib.suppress(Exception):
                 self._sharing.store.hush()
-            self._listener.join(seconds)
+            self._wait_for(self._listener, seconds)
+
+    @staticmethod
+    def _wait_for(thread: threading.Thread, seconds: float) -> None:
+        # Who closes may have been told of something in the thread itself.
+        if thread is not threading.current_thread():
+            thread.join(seconds)
 
     # Turning ------------------------------------------------------------------------------------
 
@@ -169,7 +175,7 @@ class _Life:
     def _turn(self, *, at_last: bool) -> bool:
         try:
             more = self._sharing.step(at_last=at_last)
-        except Exception as exc:  # noqa: BLE001  (whatever it is, the thread must live)
+        except BaseException as exc:  # noqa: BLE001  (whatever it is, the thread must live)
             self._say(f"{exc}" or type(exc).__name__)
             return False
         self._say(None)
@@ -201,7 +207,7 @@ class _Life:
                         self._sharing.hear(told)
                         if self._stopping.is_set():
                             return
-            except Exception as exc:  # noqa: BLE001  (the turns go on, and say what is to be said)
+            except BaseException as exc:  # noqa: BLE001  (the turns go on, and say what is to be said)
                 if not self._stopping.is_set():
                     log.debug("cut off from news at %s: %s", self._where, exc)
             if time.monotonic() - began > LONGEST_RETRY:

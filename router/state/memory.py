@@ -16,12 +16,22 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import islice
 from typing import TypeAlias
 
-from router.leases import WINDOW, Acquire, Command, Grant, Job, Leave, Need, Release, Seen, Settle
+from router.claims import Conclude, Renew
+from router.leases import (
+    WINDOW,
+    Acquire,
+    Command,
+    Grant,
+    Job,
+    Leave,
+    Need,
+    Release,
+    Seen,
+    Settle,
+    Spend,
+)
 from router.observations import (
-    HEALTH_BUCKET,
-    HEALTH_BUCKETS,
     READS,
-    SERIES,
     SUBMITS,
     Batch,
     Change,
@@ -31,7 +41,11 @@ from router.observations import (
     Scope,
     Sums,
     SumsKey,
+    day_of,
+    kept_for,
 )
+from router.state.budgets import Budgets, until_midnight
+from router.state.records import Records
 from router.state.sharing import MOST_RUNNING, News, Picture, Running, Turn, is_telling
 
 __all__ = ["MemoryStore"]
@@ -110,6 +124,8 @@ class MemoryStore:
         self._jobs: dict[str, Job] = {}
         self._ended: dict[str, str] = {}
         self._terms = _Terms()
+        self._budgets = Budgets()
+        self._records = Records()
 
     def turn(self, turn: Turn) -> News:
         with self._lock:
@@ -124,16 +140,17 @@ class MemoryStore:
                 self._obey(command, now)
             self._drop_unseen(now)
             grants = tuple(self._grant(acquire, now) for acquire in turn.acquires)
+            claimed = tuple(self._records.claim(claim, now) for claim in turn.claims)
             since = turn.since if turn.generation == self._generation else 0
             news = self._since(since if since <= self._version else 0, now)
             ended = tuple(holder for holder in turn.running if holder in self._ended)
-            return dataclasses.replace(news, grants=grants, ended=ended)
+            return dataclasses.replace(news, grants=grants, ended=ended, claimed=claimed)
 
     def picture(self, resources: tuple[str, ...]) -> Picture:
         with self._lock:
             now = self._now()
             self._forget(now)
-            held = {resource: len(self._holders(resource, now)) for resource in resources}
+            held = {resource: self._taken(resource, now) for resource in resources}
             jobs = sorted(self._jobs.values(), key=lambda job: -job.accepted_at)
             holders = {
                 resource: {h: until - now for h, until in self._holders(resource, now).items()}
@@ -143,13 +160,21 @@ class MemoryStore:
             return Picture(now, self._alive(now), held, jobs, list(self._changes), holders)
 
     def taken(self, resources: Iterable[str]) -> dict[str, int]:
-        """How many hold each of these."""
+        """How many hold each of these; of money, how much was spent today."""
         with self._lock:
             now = self._now()
-            return {resource: len(self._holders(resource, now)) for resource in resources}
+            return {resource: self._taken(resource, now) for resource in resources}
+
+    def _taken(self, resource: str, now: float) -> int:
+        if Need(resource, 0).in_day:
+            return self._budgets.spent(resource, now)
+        return len(self._holders(resource, now))
 
     def held(self) -> list[Command]:
-        """What is held, as orders that would bring another store to hold it too."""
+        """What is held, as orders that would bring another store to hold it too.
+
+        Money is not among it: what is spent is told once, when it is.
+        """
         with self._lock:
             now = self._now()
             held = [
@@ -186,6 +211,7 @@ class MemoryStore:
             if kind == "workers":
                 self._sequences.pop(str(key), None)
             self._changed.pop((kind, key), None)
+        self._records.forget(now)
         while self._changes and self._changes[-1].at <= now - HISTORY_SECONDS:
             self._changes.pop()
 
@@ -194,10 +220,10 @@ class MemoryStore:
     def _learn(self, batch: Batch, now: float) -> None:
         for key, sums in batch.sums.items():
             self._sums[key] = self._sums.get(key, Sums()) + sums
-            self._touch("sums", key, now + _kept(key[0]))
+            self._touch("sums", key, now + kept_for(key[0]))
         for count_key, count in batch.counts.items():
             self._counts[count_key] = self._counts.get(count_key, 0) + count
-            self._touch("counts", count_key, now + _kept(count_key[0]))
+            self._touch("counts", count_key, now + kept_for(count_key[0]))
         for deployment, at in batch.restored.items():
             if at > self._restored.get(deployment, 0.0):
                 self._restored[deployment] = at
@@ -263,6 +289,9 @@ class MemoryStore:
             blocked, by = self._blocked(choice, acquire.ticket, now)
             if blocked is None:
                 for need in choice:
+                    if need.in_day:
+                        self._budgets.spend(need.resource, acquire.token, need.amount, now)
+                        continue
                     until = now if need.in_window else now + acquire.lapse(need)
                     self._hold(need.resource, acquire.token, until, now)
                 self._leave(acquire.ticket, _resources(acquire))
@@ -282,11 +311,18 @@ class MemoryStore:
         self, choice: tuple[Need, ...], ticket: str | None, now: float
     ) -> tuple[tuple[str, float | None] | None, str | None]:
         """The first need that has no room, the seconds in which the choice surely has none, and by
-        which window."""
+        which window. Money goes before all else: no job's end brings any, only midnight does."""
         first: str | None = None
+        broke: str | None = None
         at_least: float | None = None
         by: str | None = None
         for need in choice:
+            if need.in_day:
+                if self._budgets.spent(need.resource, now) + need.amount > need.limit:
+                    broke = broke or need.resource
+                    if until_midnight(now) > (at_least or 0.0):
+                        at_least, by = until_midnight(now), None
+                continue
             holders, queue = self._holders(need.resource, now), self._queue(need.resource, now)
             before = list(queue).index(ticket) if ticket in queue else len(queue)
             taken = len(holders) + before
@@ -298,6 +334,7 @@ class MemoryStore:
                 opens = _opens(sorted(holders.values()), need.limit, place) - now
                 if opens > (at_least or 0.0):
                     at_least, by = opens, need.resource
+        first = broke or first
         return (None if first is None else (first, at_least)), by
 
     def _about_to_come(self, resource: str, now: float) -> int:
@@ -324,12 +361,18 @@ class MemoryStore:
     def _enter(self, acquire: Acquire, full: list[tuple[str, float | None]], now: float) -> None:
         if acquire.ticket is None:
             return
-        for resource, _ in full:
-            self._queues[resource].setdefault(acquire.ticket, now)
+        waits = set[str]()
+        for choice, (resource, _) in zip(acquire.choices, full, strict=True):
+            # Who lacks money waits nowhere: a place would stand in the way of those who have it.
+            if not Need(resource, 0).in_day:
+                self._queues[resource].setdefault(acquire.ticket, now)
+                waits.update(need.resource for need in choice)
         # A place is kept while its holder asks, also where something else stands in the way.
         for resource in _resources(acquire):
             queue = self._queues.get(resource, {})
-            if acquire.ticket in queue:
+            if resource not in waits:
+                queue.pop(acquire.ticket, None)
+            elif acquire.ticket in queue:
                 queue[acquire.ticket] = now
                 self._terms.keep(("queues", resource), now + QUEUE_SECONDS)
 
@@ -366,12 +409,22 @@ class MemoryStore:
                 self._run_no_more(self._jobs[command.holder], now)
         elif isinstance(command, Leave):
             self._leave(command.ticket, command.resources)
+        elif isinstance(command, Spend):
+            if day_of(command.at) >= day_of(now):
+                self._budgets.spend(command.resource, command.token, command.amount, now)
+        elif isinstance(command, Renew):
+            self._records.renew(command, now)
+        elif isinstance(command, Conclude):
+            self._records.conclude(command, now)
 
     def _settle(self, settle: Settle, now: float) -> None:
         job = settle.job
         ended = None if job is None else self._ended.get(job.holder)
         for resource in (*settle.release, *settle.hold):
             self._held.get(resource, {}).pop(settle.token, None)
+        for resource in settle.release:
+            if Need(resource, 0).in_day:
+                self._budgets.refund(resource, settle.token, now)
         for resource in settle.hold if ended is None else ():
             holder = settle.token if job is None else job.holder
             self._hold(resource, holder, now + settle.seconds, now)
@@ -435,11 +488,6 @@ class MemoryStore:
 
 def _told(running: Mapping[str, Job]) -> Running:
     return Running(tuple(islice(running.values(), MOST_RUNNING)), len(running))
-
-
-def _kept(kind: str) -> float:
-    """Seconds that sums and counts of a kind are kept; readers add the two newest epochs."""
-    return 2 * SERIES[kind].epoch if kind in SERIES else HEALTH_BUCKETS * HEALTH_BUCKET
 
 
 def _resources(acquire: Acquire) -> list[str]:

@@ -2,7 +2,8 @@
 
 It runs on Redis 6.2, 7 and Valkey. All keys bear the namespace as their hash tag, so that a cluster
 keeps them together, and the version of their form, so that a later one may change it. What there is
-to know of time it asks Redis for. No API key and no prompt gets here.
+to know of time it asks Redis for. No API key and no prompt gets here, and of an idempotency key and
+what was asked for under it only digests do.
 """
 
 from __future__ import annotations
@@ -19,16 +20,27 @@ from typing import Any
 
 import redis.exceptions
 
-from router.leases import Acquire, Command, Grant, Job, Leave, Need, Release, Seen, Settle
+from router.claims import ACCEPTED, SENDING, UNKNOWN, Claim, Claimed, Conclude, Record, Renew
+from router.leases import (
+    Acquire,
+    Command,
+    Grant,
+    Job,
+    Leave,
+    Need,
+    Release,
+    Seen,
+    Settle,
+    Spend,
+)
 from router.observations import (
-    HEALTH_BUCKET,
-    HEALTH_BUCKETS,
-    SERIES,
     Batch,
     Cause,
     Change,
     Ejection,
     Sums,
+    day_of,
+    kept_for,
 )
 from router.state.sharing import MOST_RUNNING, News, Picture, Running, Told, Turn
 
@@ -37,6 +49,10 @@ __all__ = ["RedisStore"]
 log = logging.getLogger("router")
 
 FORM = "v1"
+TOTAL = "="
+"""Of a day's money: what was spent in all. The other fields are tokens."""
+MOST_MICROS = 10**15
+"""A billion dollars: the sums of less stay exact in a script, whose numbers are floats."""
 MOST_NAMES = 2000
 """Changed names that one turn gives out at most."""
 ALIVE_SECONDS = 10.0
@@ -58,8 +74,9 @@ class RedisStore:
     def turn(self, turn: Turn) -> News:
         written = json.dumps(_written(turn, uuid.uuid4().hex), separators=(",", ":"))
         with _out_of_reach():
-            told, names, grants, ended = self._run(written)
-            return self._reading.news(told, names, grants, ended)
+            told, names, grants, ended, claimed = self._run(written)
+            news = self._reading.news(told, names, grants, ended)
+            return dataclasses.replace(news, claimed=tuple(_claimed(one) for one in claimed))
 
     def picture(self, resources: tuple[str, ...]) -> Picture:
         with _out_of_reach():
@@ -72,8 +89,12 @@ class RedisStore:
             changes = self._client.lrange(f"{self._prefix}history", 0, -1)
             counting = self._client.pipeline(transaction=False)
             for resource in resources:
-                counting.zcount(f"{self._prefix}{resource}", *_standing(resource, now))
-            held = dict(zip(resources, counting.execute(), strict=True))
+                if Need(resource, 0).in_day:
+                    counting.hget(f"{self._prefix}{resource}:{day_of(now)}", TOTAL)
+                else:
+                    counting.zcount(f"{self._prefix}{resource}", *_standing(resource, now))
+            counted = [int(count or 0) for count in counting.execute()]
+            held = dict(zip(resources, counted, strict=True))
             of_jobs = [resource for resource in resources if Need(resource, 0).for_job]
             for resource in of_jobs:
                 key = f"{self._prefix}{resource}"
@@ -180,6 +201,7 @@ def _written(turn: Turn, proposed: str) -> dict[str, Any]:
         "orders": [_order(command) for command in turn.commands],
         "asks": [_ask(acquire) for acquire in turn.acquires],
         "running": turn.running,
+        "claims": [_claim(claim) for claim in turn.claims],
     }
 
 
@@ -196,13 +218,12 @@ def _learned(batch: Batch) -> dict[str, Any]:
                 repr(sums.total),
                 repr(sums.squares),
                 sums.count,
-                # Readers add the two newest epochs.
-                int(2 * SERIES[key[0]].epoch),
+                int(kept_for(key[0])),
             ]
             for key, sums in batch.sums.items()
         ],
         "counts": [
-            [_name("counts", *key[:4]), key[4], count, _kept(key[0]), key[4] == "f"]
+            [_name("counts", *key[:4]), key[4], count, int(kept_for(key[0])), key[4] == "f"]
             for key, count in batch.counts.items()
         ],
         "restored": [[_name("restored", name), repr(at)] for name, at in batch.restored.items()],
@@ -231,11 +252,6 @@ def _undone_by(name: str, ejection: Ejection) -> list[str]:
     return [_name("restored", name), *(_name("returned", name, side) for side in sides)]
 
 
-def _kept(kind: str) -> int:
-    """Seconds that counts of a kind are kept."""
-    return int(2 * SERIES[kind].epoch) if kind in SERIES else int(HEALTH_BUCKETS * HEALTH_BUCKET)
-
-
 def _order(command: Command) -> dict[str, Any]:
     if isinstance(command, Settle):
         job = command.job
@@ -260,17 +276,54 @@ def _order(command: Command) -> dict[str, Any]:
         }
     if isinstance(command, Leave):
         return {"kind": "leave", "ticket": command.ticket, "queues": command.resources}
+    if isinstance(command, Spend):
+        return {
+            "kind": "spend",
+            "token": command.token,
+            "resource": command.resource,
+            "amount": _micros(command.amount),
+            "at": repr(command.at),
+        }
+    if isinstance(command, Renew):
+        return {
+            "kind": "renew",
+            "key": command.key,
+            "seconds": repr(command.seconds),
+            **_written_record(command.record),
+        }
+    if isinstance(command, Conclude):
+        return {"kind": "conclude", "key": command.key, **_written_record(command.record)}
     assert isinstance(command, Release)
     return {"kind": "release", "holder": command.holder, "resources": command.resources}
 
 
 _OF_A_JOB = tuple(field.name for field in dataclasses.fields(Job))
 _TIMES = {"accepted_at", "seen_at", "length", "waited"}
+# In the order in which the script tells of them.
+_OF_A_RECORD = tuple(field.name for field in dataclasses.fields(Record))
+_STATES = frozenset({SENDING, ACCEPTED, UNKNOWN})
 
 
 def _strings(job: Job) -> dict[str, str]:
     # One for each submit: `asdict` would take most of the time of a turn that tells of many.
     return {name: str(getattr(job, name)) for name in _OF_A_JOB}
+
+
+def _written_record(record: Record) -> dict[str, str]:
+    return {name: str(getattr(record, name)) for name in _OF_A_RECORD}
+
+
+def _claim(claim: Claim) -> dict[str, str]:
+    return {
+        "key": claim.key,
+        "token": claim.token,
+        "fingerprint": claim.fingerprint,
+        "seconds": repr(claim.seconds),
+    }
+
+
+def _micros(amount: int) -> str:
+    return str(min(amount, MOST_MICROS))
 
 
 def _ask(acquire: Acquire) -> dict[str, Any]:
@@ -280,7 +333,13 @@ def _ask(acquire: Acquire) -> dict[str, Any]:
         "last": acquire.last,
         "choices": [
             [
-                [need.resource, need.limit, need.in_window, repr(acquire.lapse(need))]
+                [
+                    need.resource,
+                    need.limit,
+                    need.in_window,
+                    repr(acquire.lapse(need)),
+                    need.in_day and _micros(need.amount),
+                ]
                 for need in choice
             ]
             for choice in acquire.choices
@@ -467,6 +526,19 @@ def _job(raw: bytes | str) -> Job:
     for name in _TIMES & facts.keys():
         facts[name] = float(facts[name])
     return Job(**facts)
+
+
+def _claimed(raw: Sequence[Any]) -> Claimed:
+    """Who may send. What another release has noted there, and how, is an end that nobody knows."""
+    mine, written = raw
+    facts: dict[str, Any] = dict(zip(_OF_A_RECORD, map(_text, written), strict=True))
+    try:
+        facts["at"] = float(facts["at"])
+    except ValueError:
+        facts["at"] = 0.0
+    if facts["state"] not in _STATES:
+        facts["state"] = UNKNOWN
+    return Claimed(bool(int(mine)), Record(**facts))
 
 
 _OF_A_CHANGE = tuple(field.name for field in dataclasses.fields(Change))

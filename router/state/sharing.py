@@ -2,7 +2,8 @@
 
     calls ──tell──► outbox ─┐                          ┌─► absorb (what changed elsewhere)
     calls ──order─► orders ─┼── turn ── store ── news ─┼─► grants, to who asked
-    calls ──ask───► asks ───┘                          └─► the store's time
+    calls ──ask───► asks ───┤                          ├─► who may send, to who claimed
+    calls ──claim─► claims ─┘                          └─► the store's time
 
 A turn is one exchange with the store. Who turns it (the keeper's thread, a simulation, a test) is
 not its business.
@@ -11,13 +12,15 @@ not its business.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
+from router.claims import Claim, Claimed
 from router.leases import Acquire, Command, Grant, Job
 from router.observations import (
     Batch,
@@ -51,6 +54,8 @@ class Turn:
     onlooker: bool = False
     # Jobs that this worker takes for running, and would hear of if they have ended.
     running: tuple[str, ...] = ()
+    # Answered after the commands were carried out, as the questions for leases are.
+    claims: tuple[Claim, ...] = ()
 
 
 MOST_RUNNING = 32
@@ -97,6 +102,7 @@ class News:
     grants: tuple[Grant, ...] = ()
     # Of the jobs that were asked after, those that somebody saw end.
     ended: tuple[str, ...] = ()
+    claimed: tuple[Claimed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,21 @@ MOST_ORDERS = 10_000
 MOST_AT_ONCE = 250
 """Orders in one turn. A long turn holds up this worker's calls, with whom it shares an interpreter,
 and every other worker, since a store does one thing at a time."""
+RENEW_SECONDS = 0.5
+"""Turns come in quick succession where calls do; claims need not be renewed in each."""
+LEAST_AT_ONCE = 25
+"""Orders that go with each turn, however many claims are renewed in it."""
+
+
+class _Asked(NamedTuple):
+    """What is asked of a turn, and who waits for the answers."""
+
+    leases: list[tuple[Acquire, Future[Grant]]]
+    claims: list[tuple[Claim, Future[Claimed]]]
+
+    @property
+    def futures(self) -> list[Future[Any]]:
+        return [*(future for _, future in self.leases), *(future for _, future in self.claims)]
 
 
 class Sharing:
@@ -161,6 +182,10 @@ class Sharing:
         self.register: Callable[[], list[Command]] = list
         # Some of the jobs that it takes for running: others may have seen them end.
         self.running: Callable[[], tuple[str, ...]] = tuple
+        # What renews the claims that this worker holds: it goes with a turn about once in a second,
+        # before all orders, and is made anew where a turn went wrong. It is called while the
+        # sharing is locked, so it may not call the sharing.
+        self.renewing: Callable[[], Sequence[Command]] = tuple
         # Rung when something is not to wait for the next turn.
         self.ring: Callable[[], object] = lambda: None
         # Takes in what a sibling tells at once, where that need not wait for a turn.
@@ -176,7 +201,8 @@ class Sharing:
         self._sequence = 0
         self._since, self._generation = 0, ""
         self._orders: list[Command] = []
-        # What is still to be registered; of the orders of a turn the first so many are of it.
+        # What is still to be registered; of the commands of a turn the first so many are of it, or
+        # renew claims, and are made anew where the turn goes wrong.
         self._registering: list[Command] = []
         self._registered = 0
         # Whether a turn had no room for all the orders.
@@ -189,7 +215,9 @@ class Sharing:
         self.met = threading.Event()
         # Why the store is out of reach, until it has answered and knows what it missed.
         self.away: str | None = None
-        self._asks: list[tuple[Acquire, Future[Grant]]] = []
+        self._asked = _Asked([], [])
+        # The store's time, as of the last turn, and what it was when claims were renewed.
+        self._store_time = self._renewed = -math.inf
 
     def after_fork(self) -> None:
         """In a child process: a worker of its own, with nothing to tell yet."""
@@ -243,13 +271,29 @@ class Sharing:
         """Ask for a lease; the grant comes with the next turn."""
         future: Future[Grant] = Future()
         with self._lock:
-            self._asks.append((acquire, future))
+            self._asked.leases.append((acquire, future))
+        self._hurry(future)
+        return future
+
+    def claim(self, claim: Claim) -> Future[Claimed]:
+        """Ask to be the one who sends under a key; the answer comes with the next turn.
+
+        Where that turn goes wrong the future raises what it raised, and the claim may stand all the
+        same: who does not send is to give it up, with a `Conclude`.
+        """
+        future: Future[Claimed] = Future()
+        with self._lock:
+            self._asked.claims.append((claim, future))
+        self._hurry(future)
+        return future
+
+    def _hurry(self, future: Future[Any]) -> None:
+        """Somebody waits for what a turn will answer."""
         if self.inline:
             with contextlib.suppress(Exception):  # which the future tells
                 while not future.done():
                     self.step()
         self.ring()
-        return future
 
     def hear(self, told: Told) -> None:
         """A sibling has news. They are taken in as they are told, or else asked for.
@@ -291,15 +335,15 @@ class Sharing:
         be given again; who asked for a lease hears that there is no answer.
         """
         with self._turning:
-            turn, asked = None, list[tuple[Acquire, Future[Grant]]]()
+            turn, asked = None, _Asked([], [])
             try:
                 if self._lost and not at_last:
                     self._knock()
                 turn, asked = self._take()
                 news = self.store.turn(turn)
             except BaseException as exc:
-                asked += self._failed(exc, turn)
-                for _, future in asked:
+                late = self._failed(exc, turn)
+                for future in (*asked.futures, *late.futures):
                     future.set_exception(exc)
                 raise
             with self._lock:
@@ -308,14 +352,17 @@ class Sharing:
                     self.away = None
                 emptied = self._generation not in ("", news.generation)
                 self._since, self._generation = news.up_to, news.generation
+                self._store_time = news.now
                 self._emptied = emptied
                 self.turns += 1
             try:
                 self._absorb(news)
                 self.met.set()
             finally:
-                for (_, future), grant in zip(asked, news.grants, strict=True):
+                for (_, future), grant in zip(asked.leases, news.grants, strict=True):
                     future.set_result(grant)
+                for (_, who), claimed in zip(asked.claims, news.claimed, strict=True):
+                    who.set_result(claimed)
             return news.more or emptied or self._behind
 
     def _knock(self) -> None:
@@ -330,7 +377,7 @@ class Sharing:
             # Emptied meanwhile: read anew, as all that is held is registered anew.
             self._since, self._generation = 0, generation
 
-    def _take(self) -> tuple[Turn, list[tuple[Acquire, Future[Grant]]]]:
+    def _take(self) -> tuple[Turn, _Asked]:
         with self._lock:
             if self._sending is None:
                 self._sending, self._outbox = self._outbox, Batch()
@@ -338,11 +385,17 @@ class Sharing:
             if self._emptied or self._lost:
                 self._registering = self.register()
             held, self._registering = _parted(self._registering, MOST_AT_ONCE)
-            orders, self._orders = _parted(self._orders, MOST_AT_ONCE - len(held))
+            # Before the orders, which may end what is renewed here.
+            missed = self._emptied or self._lost
+            if missed or self._store_time >= self._renewed + RENEW_SECONDS:
+                held.extend(self.renewing())
+                self._renewed = self._store_time
+            place = 0 if self._registering else max(MOST_AT_ONCE - len(held), LEAST_AT_ONCE)
+            orders, self._orders = _parted(self._orders, place)
             self._registered = len(held)
             self._behind = bool(self._registering or self._orders)
             # What is held, and what was given back, is to be known before anything is granted.
-            asked = [] if self._behind else self._questions()
+            asked = _Asked([], []) if self._behind else self._questions()
             turn = Turn(
                 self.worker,
                 self._sequence,
@@ -350,18 +403,22 @@ class Sharing:
                 self._since,
                 self._generation,
                 (*held, *orders),
-                tuple(acquire for acquire, _ in asked),
+                tuple(acquire for acquire, _ in asked.leases),
                 self.onlooker,
                 self.running(),
+                tuple(claim for claim, _ in asked.claims),
             )
         return turn, asked
 
-    def _questions(self) -> list[tuple[Acquire, Future[Grant]]]:
+    def _questions(self) -> _Asked:
         """All that is asked; whoever gave up waiting for an answer has cancelled the question."""
-        asks, self._asks = self._asks, []
-        return [(a, f) for a, f in asks if f.set_running_or_notify_cancel()]
+        asked, self._asked = self._asked, _Asked([], [])
+        return _Asked(
+            [(a, f) for a, f in asked.leases if f.set_running_or_notify_cancel()],
+            [(c, f) for c, f in asked.claims if f.set_running_or_notify_cancel()],
+        )
 
-    def _failed(self, exc: BaseException, turn: Turn | None) -> list[tuple[Acquire, Future[Grant]]]:
+    def _failed(self, exc: BaseException, turn: Turn | None) -> _Asked:
         """A turn went wrong, or did not come about: what was asked meanwhile, to be refused."""
         with self._lock:
             self.away, self._lost = str(exc) or type(exc).__name__, True

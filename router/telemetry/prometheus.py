@@ -58,13 +58,19 @@ class Prometheus:
     ) -> None:
         registry = prometheus_client.REGISTRY if registry is None else registry
         self._standing = Standing()
-        self._attempts = Counter(
-            "attempts",
-            "HTTP exchanges by how they ended.",
-            (*_WHERE, "result"),
-            namespace=namespace,
-            registry=registry,
-        )
+        try:
+            self._attempts = Counter(
+                "attempts",
+                "HTTP exchanges by how they ended.",
+                (*_WHERE, "result"),
+                namespace=namespace,
+                registry=registry,
+            )
+        except ValueError as exc:
+            raise ValueError(
+                f"{exc}: give one Prometheus to all routers of a process, "
+                "or the second another registry or namespace"
+            ) from exc
         # Apart, so that a deployment that fails fast never looks fast.
         self._attempt_seconds = Histogram(
             "attempt_seconds",

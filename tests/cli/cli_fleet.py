@@ -65,6 +65,7 @@ class Fleet:
     ) -> None:
         self.port, self.namespace, self.provider = port, namespace, provider
         self.redis = redis.Redis(port=port)
+        self.warned = ""
         self._capsys = capsys
         self._leaving = ExitStack()
         self._leaving.callback(self.redis.close)
@@ -98,7 +99,7 @@ class Fleet:
         self._capsys.readouterr()
         assert app.run(list(arguments)) == code, self._capsys.readouterr()
         told = self._capsys.readouterr()
-        said = told.out + told.err
+        said, self.warned = told.out + told.err, told.err
         assert not any(secret in said for secret in SECRETS)
         assert "Traceback" not in said
         if code == 0:

@@ -57,6 +57,20 @@ def test_a_wide_terminal_gets_a_table(run: Run, good: str) -> None:
     assert warning.startswith("warning good.yaml:5: deployments[1].account: no account is named")
 
 
+@pytest.mark.parametrize("columns", ["200", "60"])
+def test_prices_and_dates_are_shown_where_there_are_any(
+    good: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    prices = "{1280x720: 0.1, 1920x1080: 0.25}"
+    more = f", order: 3, cost_per_second: {prices}, retires_on: 2099-12-31"
+    Path(good).write_text(GOOD.replace(", order: 3", more))
+    assert app.run(["check", good]) == 0
+    told = capsys.readouterr().out
+    for words in ("1280x720: 0.1, 1920x1080: 0.25", "2099-12-31", "cost_per_second", "retires_on"):
+        assert words in told
+
+
 def test_a_narrow_terminal_gets_whole_words_too(
     good: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

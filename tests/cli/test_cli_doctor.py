@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime
 import json
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cli_fleet import EAST, WEST, Fleet
 
+from router import BadRequestError, CapacityError, InternalServerError
 from router.cli.doctor import _of_server as of_server
 from router.cli.redis import Server
+from router.limits import trial
 
 
 def found(fleet: Fleet, code: int = 1) -> dict[str, dict[str, Any]]:
@@ -114,6 +117,53 @@ def test_who_retires_soon_and_who_has_are_notes(fleet: Fleet) -> None:
     assert "retires_on" in findings["east-1"]["advice"]
     told = fleet.tell("doctor")
     assert told.count("note   west-1: ") == 1, "that it is drained is no news beside its date"
+
+
+def test_a_group_that_nobody_serves_any_more_is_wrong(fleet: Fleet) -> None:
+    today = str(datetime.datetime.now(datetime.UTC).date())
+    fleet.configure({**EAST, "retires_on": today}, {**WEST, "weight": 0})
+    fleet.worker().share()
+    finding = found(fleet)["sora-2"]
+    assert not finding["note"]
+    assert finding["what"] == (
+        f"nobody takes new work of this group: east-1 retires on {today}, west-1 has weight 0"
+    )
+
+
+def test_all_that_a_busy_fleet_keeps_is_known(fleet: Fleet) -> None:
+    limits = {"max_parallel_jobs": 1, "max_parallel_requests": 1, "rpm": 60, "read_rpm": 60}
+    fleet.configure(
+        {**EAST, **limits, "cost_per_second": 0.1},
+        WEST,
+        accounts={"east": {"max_cost_per_day": 100}, "west": {"rpm": 2}},
+    )
+    fleet.provider.fault("never_ends", times=None)
+    worker = fleet.worker()
+    worker.video(prompt="x", account="east", idempotency_key="order-1")
+    fleet.provider.fault("status", status=400, operation="generation")
+    with pytest.raises(BadRequestError):
+        worker.video(prompt="x", account="west", idempotency_key="order-2")
+    lives = worker.video(prompt="x", account="west").id
+    for account in ("east", "west"):
+        with pytest.raises(CapacityError):
+            worker.video(prompt="x", account=account, max_wait=0.1)
+    fleet.provider.fault("status", status=500, operation="status", account="west", times=3)
+    for _ in range(3):
+        with pytest.raises(InternalServerError):
+            worker.video_status(lives, retries=0)
+    worker.video_status(lives)
+    worker.restore("west-1")
+    worker.share()
+    # A trial comes only seconds after an ejection.
+    ours = f"{{{fleet.namespace}}}:v1:"
+    fleet.redis.zadd(f"{ours}{trial('west-1').resource}", {"token": time.time() + 60})
+
+    kept = [name.decode().removeprefix(ours) for name in fleet.redis.scan_iter(f"{ours}*")]
+    kinds = {json.loads(name)[0] if name[0] == "[" else name.partition(":")[0] for name in kept}
+    scripts = {"claim", "cost", "freed", "lapses", "places", "running", "told"}
+    assert scripts | {"ejections", "restored", "returned"} <= kinds, "this fleet is busy"
+    findings = json.loads(fleet.tell("doctor", "--json"))["findings"]
+    assert "keys" not in {finding["where"] for finding in findings}, kinds
 
 
 def test_without_redis_the_deployments_are_asked_all_the_same(fleet: Fleet) -> None:

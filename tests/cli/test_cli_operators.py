@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 import sys
@@ -35,6 +36,24 @@ def test_a_drained_deployment_gets_no_new_work_until_it_is_restored(fleet: Fleet
     assert fleet.tell("restore", "east-1").startswith("east-1 was in rotation, and is")
 
 
+def test_who_retired_stays_out_whatever_an_operator_says(fleet: Fleet) -> None:
+    today = str(datetime.datetime.now(datetime.UTC).date())
+    fleet.configure({**EAST, "retires_on": today}, WEST)
+    worker = fleet.worker()
+    worker.share()
+    assert fleet.tell("drain", "east-1").startswith("east-1 is drained until it is restored")
+    assert f"east-1: retired: its retires_on is {today}" in fleet.tell("status")
+    said = fleet.tell("restore", "east-1", "--json")
+    assert [out["cause"] for out in json.loads(said)["was_out"]] == ["drained"]
+    assert [out["cause"] for out in json.loads(said)["is_out"]] == ["retired"]
+    assert fleet.tell("restore", "east-1") == "east-1 stays out (1 worker alive to hear it)\n"
+    assert fleet.warned == (
+        f"warning it is retired: its retires_on is {today}: only another date in the configuration"
+        " brings it back\n"
+    )
+    assert verdicts(worker) == {"east-1": "drained", "west-1": "picked"}
+
+
 def test_a_drain_ends_by_itself_where_it_is_told_to(fleet: Fleet) -> None:
     worker = fleet.worker()
     assert "drained for 2 h:" in fleet.tell("drain", "east-1", "--for", "1h60m")
@@ -43,6 +62,12 @@ def test_a_drain_ends_by_itself_where_it_is_told_to(fleet: Fleet) -> None:
     assert 7190 < ejection["seconds"] <= 7200
     assert "still drained for 2 h" in fleet.tell("drain", "east-1", "--for", "90")
     assert json.loads(fleet.tell("drain", "east-1", "--for", "5m", "--json"))["was_drained_longer"]
+
+
+def test_a_drain_of_a_thousand_years_is_one_without_an_end(fleet: Fleet) -> None:
+    fleet.worker().share()
+    told = fleet.tell("drain", "east-1", "--for", "999999d")
+    assert told.startswith("east-1 is drained until it is restored: ")
 
 
 def test_who_leaves_a_group_alone_is_told(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,6 +87,7 @@ def test_who_leaves_a_group_alone_is_told(fleet: Fleet, capsys: pytest.CaptureFi
         (["drain", "east-1", "--for", "soon"], 2, "'soon' is no time; write 90s, 5m, 2h or 1d"),
         (["drain", "east-1", "--for", "2x"], 2, "'2x' is no time"),
         (["drain", "east-1", "--for", "0s"], 2, "is no time"),
+        (["drain", "east-1", "--for", "9" * 400 + "d"], 2, "is no time"),
         (["drain"], 2, "Missing argument"),
         (["release", "video_vr1AAAA"], 1, "was altered"),
     ],

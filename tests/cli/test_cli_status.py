@@ -49,6 +49,29 @@ def test_job_times_are_per_second_of_video(fleet: Fleet) -> None:
     assert "job p95" in fleet.tell("status")
 
 
+def test_what_was_spent_today_is_told_where_costs_are_known(fleet: Fleet) -> None:
+    priced, account = {**EAST, "cost_per_second": 0.1}, {"east": {"max_cost_per_day": 2.5}}
+    fleet.configure(priced, WEST, accounts=account)
+    workers = [fleet.worker() for _ in range(2)]
+    for worker in workers:
+        worker.video(prompt="x", seconds=4, account="east")
+        worker.share()
+    workers[0].video(prompt="x", seconds=4, account="west")
+    told = fleet.tell("status")
+    table = rows(told, "deployment")
+    assert table[""][-2:] == ["spent", "today"]
+    assert table["east-1"][-1] == "$0.80"
+    assert "$" not in " ".join(table["west-1"])
+    assert rows(told, "account")["east"][-1] == "$0.80/$2.5"
+    seen = json.loads(fleet.tell("status", "--json"))
+    east, west = seen["deployments"]
+    (day,) = east["spent_by_day"]
+    assert east["spent_by_day"] == {day: 0.8}
+    assert (east["spent_today"], west["spent_today"], west["spent_by_day"]) == (0.8, None, {})
+    accounts = [(one["spent_today"], one["cost_per_day"]) for one in seen["accounts"]]
+    assert accounts == [(0.8, 2.5), (None, None)]
+
+
 @pytest.mark.parametrize("columns", [40, 60, 80, 100, 200])
 def test_it_is_as_wide_as_the_terminal(
     fleet: Fleet, columns: int, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import gzip
 import io
 from pathlib import Path
@@ -221,22 +222,6 @@ def test_other_libraries_arguments_are_a_type_error_that_names_the_replacement(
     assert provider.requests == []
 
 
-LATER = ("idempotency_key", "max_cost")
-
-
-@pytest.mark.parametrize("name", LATER)
-@pytest.mark.parametrize("value", [5, None, False])
-def test_what_comes_later_is_refused_and_not_ignored(
-    call: Any, provider: StandIn, name: str, value: object
-) -> None:
-    router = in_process(provider)
-
-    error = refused(call, provider, router, "video_generation", prompt="a cat", **{name: value})
-
-    assert isinstance(error, errors.ConfigError)
-    assert name in str(error)
-
-
 @pytest.mark.parametrize("value", [None, 0, "sora-2", ["sora-2"], {"sora-2": ["pro"]}])
 def test_fallbacks_are_allowed_or_not_and_named_in_the_settings_only(
     call: Any, provider: StandIn, value: object
@@ -292,6 +277,53 @@ def test_a_wait_may_be_none_or_any_number_of_seconds(
     call: Any, provider: StandIn, value: object
 ) -> None:
     call(in_process(provider), "video_generation", prompt="a cat", max_wait=value)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "60", True, None])
+def test_a_drain_takes_a_number_of_seconds(provider: StandIn, seconds: Any) -> None:
+    with in_process(provider) as router:
+        with pytest.raises(errors.BadRequestError, match="positive number of seconds"):
+            router.drain("east-1", seconds)
+        assert ejected(router) == {}
+        router.drain("east-1", 1e30)
+        (ejection,) = router.statistics()["east-1"]["ejections"]
+    assert ejection["seconds"] == pytest.approx(10 * 365 * 86_400, rel=1e-6)
+
+
+class Awaited:
+    async def __call__(self, event: object) -> None: ...
+
+
+async def awaited(event: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "hook", ["print", [print], awaited, Awaited(), functools.partial(awaited)], ids=repr
+)
+def test_a_hook_that_could_never_be_called_is_refused_at_once(provider: StandIn, hook: Any) -> None:
+    with pytest.raises(errors.ConfigError, match="`on_event` is"):
+        in_process(provider, on_event=hook)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"characters": 5},
+        {"characters": "char_1"},
+        {"characters": {"id": "char_1"}},
+        {"characters": [5]},
+        {"size": 5},
+        {"seconds": "long"},
+    ],
+    ids=str,
+)
+def test_a_pick_and_an_explanation_refuse_what_the_call_would(
+    provider: StandIn, named: dict[str, Any]
+) -> None:
+    with in_process(provider) as router:
+        for asks in (router.explain, router.pick, router.apick):
+            with pytest.raises(errors.BadRequestError):
+                asks("generation", **named)
 
 
 @pytest.mark.parametrize(

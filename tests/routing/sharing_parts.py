@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import fakeredis
-from shared_parts import FakeClock, made_older
+from shared_parts import FakeClock, in_process, made_older
 
+from router import Router
 from router.state import STORES, MemoryStore, News, Picture, Store, Turn
+from router.testing import StandIn
 
-__all__ = ["MEETINGS", "Meet", "in_fakeredis", "in_memory"]
+__all__ = ["MEETINGS", "Dated", "Fleet", "Meet", "in_fakeredis", "in_memory"]
 
 Meet: TypeAlias = Callable[[FakeClock], Store]
 
@@ -55,3 +58,42 @@ def in_fakeredis(clock: FakeClock) -> Store:
 
 
 MEETINGS: dict[str, Meet] = {"memory": in_memory, "redis": in_fakeredis}
+
+
+class Fleet:
+    """Two workers that meet in a store, or one that is alone: then it is the other, too."""
+
+    def __init__(self, kind: str, provider: StandIn, clock: FakeClock) -> None:
+        self.provider, self.clock = provider, clock
+        self.store: Store | None = None if kind == "alone" else MEETINGS[kind](clock)
+        self.routers: list[Router] = []
+
+    def __call__(
+        self,
+        *deployments: dict[str, Any],
+        accounts: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> tuple[Router, Router]:
+        data = {"deployments": deployments, "accounts": accounts or {}, "settings": settings}
+        for seed in range(2 if self.store else 1):
+            self.routers.append(
+                in_process(
+                    self.provider,
+                    data,
+                    clock=self.clock,
+                    rng=random.Random(seed),
+                    **({"store": self.store} if self.store else {}),
+                )
+            )
+        self.meet()
+        return self.routers[0], self.routers[-1]
+
+    def meet(self) -> None:
+        for _ in range(2):
+            for router in self.routers:
+                router.share()
+
+    def held(self, *resources: str) -> list[int]:
+        self.meet()
+        picture = self.routers[0]._engine.leasing.picture(resources)
+        return [picture.held[resource] for resource in resources]

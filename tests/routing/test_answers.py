@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from typing import Any
 
 import pytest
-from routing_parts import CLIP, Doors, deployment, in_process, serving
+from routing_parts import CLIP, Doors, FakeClock, deployment, in_process, serving
 
 import router as package
 from router import AttemptRecord, Content, Routing, Video, VideoPage, errors
 from router.errors import RouterError
+from router.events import JobFinished
 from router.testing import StandIn
 
 ATTEMPT = AttemptRecord("east-1", "east", 1.5, 500, "server error", "req_1")
@@ -43,6 +45,11 @@ def test_unknown_fields_are_kept(call: Doors, provider: StandIn) -> None:
         ("created_at", "yesterday", None),
         ("created_at", 1_700_000_000.25, 1_700_000_000.25),
         ("completed_at", {"at": 1}, None),
+        ("created_at", "nan", None),
+        ("completed_at", math.nan, None),
+        ("expires_at", math.inf, None),
+        pytest.param("created_at", 10**400, None, id="longer than any float"),
+        ("progress", "-inf", None),
         ("prompt", ["x"], None),
         ("seconds", 8, "8"),
         ("seconds", ["8"], None),
@@ -126,6 +133,104 @@ def test_routing_of_a_fresh_answer_tells_when_to_look_again(call: Doors, provide
     video = call(router, "video_generation", prompt="x")
     assert video.routing.poll_after == 1.5
     assert call(router, "video_status", video.id).routing.poll_after is None  # it is done
+
+
+def asked_to_look(
+    call: Doors, clock: FakeClock, written: str, job_seconds: float = 100.0, **more: Any
+) -> float:
+    """Seconds until the next look, where the provider writes so many milliseconds."""
+    provider = StandIn(accounts={"sk-east": "east"}, job_seconds=job_seconds, clock=clock, seed=7)
+    router = serving(provider, deployment("east-1", **more), clock=clock)
+    headers = {"openai-poll-after-ms": written}
+    body = {"id": "video_1", "status": "queued"}
+    provider.fault("status", operation="generation", status=200, headers=headers, body=body)
+    found: float = call(router, "video_generation", prompt="x", seconds=8).routing.poll_after
+    return found
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("0", 0.05), ("1e-7", 0.05), ("-5", 1.0), ("-inf", 1.0), ("1e30", 300.0), ("nan", 1.0)],
+)
+def test_the_pause_between_two_looks_is_within_reason_whatever_the_provider_says(
+    call: Doors, clock: FakeClock, written: str, seconds: float
+) -> None:
+    assert asked_to_look(call, clock, written) == seconds
+
+
+def test_a_job_is_looked_at_often_enough_to_keep_its_slot(call: Doors, clock: FakeClock) -> None:
+    assert asked_to_look(call, clock, "200000", job_ttl=90) == 30.0
+
+
+def test_a_learned_pause_has_an_end(call: Doors, clock: FakeClock) -> None:
+    provider = StandIn(accounts={"sk-east": "east"}, job_seconds=3600, clock=clock, seed=7)
+    router = serving(provider, deployment("east-1", job_ttl=7200), clock=clock)
+    for _ in range(3):
+        video = call(router, "video_generation", prompt="x", seconds=8)
+        assert call(router, "video_wait", video.id).done
+    assert 10 < max(clock.slept) <= 60
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("created_at", "completed_at", "seconds"),
+    [
+        (1_700_000_000, 1_700_000_080, 80.0),  # its clock is another, and right between the two
+        (1_800_000_000_000, 1_800_000_100_000, 100.0),
+        (0, 1_800_000_100, 100.0),
+        (0, 0, 100.0),
+        (1_800_000_100, 1_800_000_000, 100.0),
+        (math.nan, 1_800_000_100, 100.0),
+        (1_800_000_000, "inf", 100.0),
+        pytest.param(10**400, 10**400, 100.0, id="longer than any float"),
+    ],
+)
+def test_how_long_a_job_took_is_the_providers_word_only_where_it_can_be_true(
+    provider: StandIn, clock: FakeClock, created_at: Any, completed_at: Any, seconds: float
+) -> None:
+    told: list[Any] = []
+    with serving(provider, deployment("east-1"), clock=clock, on_event=told.append) as router:
+        video = router.video_generation(prompt="x", seconds=8)
+        clock.advance(100)
+        times = {"created_at": created_at, "completed_at": completed_at}
+        router.observe(video.id, {"status": "completed", **times})
+        known = router.statistics()["east-1"]["job_time"]["generation"]["mean"]
+    (finished,) = (event for event in told if isinstance(event, JobFinished))
+    assert finished.seconds == seconds
+    assert known == pytest.approx(seconds / 8)
+
+
+@pytest.mark.parametrize(
+    ("scale", "seconds"), [(1, 90.0), (1000, None), (math.nan, None), (0, None), (1e-9, None)]
+)
+def test_of_an_unknown_job_times_near_our_own_are_believed(
+    provider: StandIn, clock: FakeClock, scale: float, seconds: float | None
+) -> None:
+    told: list[Any] = []
+    with serving(provider, deployment("east-1"), clock=clock, on_event=told.append) as router:
+        times = {"created_at": (clock.time() - 90) * scale, "completed_at": clock.time() * scale}
+        ours = router.pick("status", video_id="video_1", account="east")
+        with ours as attempt:
+            video_id = attempt.accepted("video_1")
+        router.observe(video_id, {"status": "completed", "seconds": "8", **times})
+    (finished,) = (event for event in told if isinstance(event, JobFinished))
+    assert finished.seconds == seconds
+
+
+@pytest.mark.parametrize("length", ["5e-324", "1e308", "nan", "-4"])
+def test_a_length_that_no_video_has_is_unknown(
+    provider: StandIn, clock: FakeClock, length: str
+) -> None:
+    with serving(provider, deployment("east-1", cost_per_second=0.1), clock=clock) as router:
+        provider.fault("wrong_types", body={"id": "v", "status": "queued", "seconds": length})
+        video = router.video_generation(prompt="x", seconds=8)
+        assert (video.seconds, video.routing and video.routing.cost) == (length, 0.8)
+        clock.advance(100)
+        router.observe(video.id, "completed")
+        known = router.statistics()["east-1"]["job_time"]["generation"]
+    assert known["mean"] == pytest.approx(100 / 8)
 
 
 def test_routing_tells_every_attempt(call: Doors, provider: StandIn) -> None:

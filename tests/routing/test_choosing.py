@@ -7,7 +7,8 @@ import random
 from typing import Any
 
 import pytest
-from routing_parts import CLIP, Doors, FakeClock, account_of, deployment, serving
+from choosing_parts import GENERATION, NOW, Jobs, Worker, candidate, health_of
+from routing_parts import CLIP, Doors, FakeClock, account_of, deployment, serving, share_bound
 
 from router import Router, RouterError, events
 from router.balancing import STRATEGIES
@@ -16,9 +17,12 @@ from router.errors import (
     ConfigError,
     NoDeploymentAvailableError,
 )
+from router.observations import SUBMITS
 from router.testing import StandIn
 
 DAY = 86_400.0
+# Strategies that learn from what they send look at the idle ones now and then, whatever is known.
+EXPLORED = 1 / 32
 PRO = {"settings": {"fallbacks": {"pro": ["sora-2", "last"]}}}
 
 
@@ -317,6 +321,56 @@ def test_of_two_owners_the_one_that_is_well_serves(
     for _ in range(10):
         made = call(router, "video_edit", video_id=video, prompt="y")
         assert made.routing.deployment == "east-2"
+
+
+# Jobs that begin to fail, and whoever comes back
+
+
+def test_where_a_job_failed_the_next_go_one_at_a_time() -> None:
+    jobs = Jobs("a", "b", "c")
+    jobs.known(a=40, b=40, c=40)
+    before = {account: jobs.start(account, 2) for account in "abc"}
+    jobs.clock.advance(20)
+    jobs.see(jobs.start("a"), "failed")
+    assert 0 < jobs.next(400)["a"] <= (0.25 + share_bound(0.25, 400)) * 400
+    tested = jobs.start("a")
+    assert jobs.next(100)["a"] == 0
+    jobs.see(before["a"], "completed")  # it was accepted when all was well
+    assert jobs.next(100)["a"] == 0
+    jobs.see(tested, "completed")
+    assert jobs.next(100)["a"] > 50
+
+
+def test_jobs_that_were_accepted_before_it_went_wrong_speak_for_nobody() -> None:
+    jobs = Jobs("a", "b")
+    jobs.known(a=40, b=40)
+    before = jobs.start("a", 3)
+    jobs.clock.advance(20)
+    for one in before:
+        assert verdicts(jobs.router)["a-1"] != "ejected"
+        jobs.see(jobs.start("a"), "failed")
+        jobs.see([one], "completed")
+    assert verdicts(jobs.router)["a-1"] == "ejected"
+
+
+def test_who_fails_is_asked_where_nobody_else_is_left() -> None:
+    jobs = Jobs("a")
+    jobs.known(a=40)
+    jobs.see(jobs.start("a"), "failed")
+    jobs.start("a")
+    assert jobs.next() == {"a": 40}
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_whoever_comes_back_gets_little_more_than_its_part_though_it_is_idle(size: int) -> None:
+    members = [candidate(f"d{n}", latency=1.0) for n in range(size)]
+    for one in members[1:]:
+        one.load.submitting = 5
+        one.load.enter(GENERATION)
+    health_of(members[0]).returned(SUBMITS, NOW - 59)
+    share = Worker(members, "lowest-completion").shares(4000)["d0"] / 4000
+    assert share <= 1.25 / size + share_bound(1.25 / size, 4000) + EXPLORED
+    assert share >= 0.5 / size
 
 
 # Retirement

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -12,7 +11,7 @@ import httpx
 import pytest
 from routing_parts import CLIP, Doors, FakeClock, deployment
 from shared_parts import KEYS, in_process
-from sharing_parts import MEETINGS, Dated
+from sharing_parts import MEETINGS, Dated, Fleet
 
 from router import (
     AmbiguousSubmitError,
@@ -26,45 +25,6 @@ from router.state import News, Picture, Store, Turn
 from router.testing import StandIn
 
 JOB_SECONDS = 10.0
-
-
-class Fleet:
-    """Two workers that meet in a store, or one that is alone: then it is the other, too."""
-
-    def __init__(self, kind: str, provider: StandIn, clock: FakeClock) -> None:
-        self.provider, self.clock = provider, clock
-        self.store: Store | None = None if kind == "alone" else MEETINGS[kind](clock)
-        self.routers: list[Router] = []
-
-    def __call__(
-        self,
-        *deployments: dict[str, Any],
-        accounts: dict[str, Any] | None = None,
-        **settings: Any,
-    ) -> tuple[Router, Router]:
-        data = {"deployments": deployments, "accounts": accounts or {}, "settings": settings}
-        for seed in range(2 if self.store else 1):
-            self.routers.append(
-                in_process(
-                    self.provider,
-                    data,
-                    clock=self.clock,
-                    rng=random.Random(seed),
-                    **({"store": self.store} if self.store else {}),
-                )
-            )
-        self.meet()
-        return self.routers[0], self.routers[-1]
-
-    def meet(self) -> None:
-        for _ in range(2):
-            for router in self.routers:
-                router.share()
-
-    def held(self, *resources: str) -> list[int]:
-        self.meet()
-        picture = self.routers[0]._engine.leasing.picture(resources)
-        return [picture.held[resource] for resource in resources]
 
 
 @pytest.fixture

@@ -534,6 +534,38 @@ def test_jobs_that_the_provider_queues_count() -> None:
     assert jobs.next()["a"] > 35
 
 
+def test_of_two_queues_the_one_that_moves_on_sooner_is_joined() -> None:
+    """Both run two at a time and have a third one waiting; the jobs of one are almost done."""
+    jobs = Jobs("a", "b")
+    jobs.known(a=40, b=40)
+    running = {"a": jobs.start("a", 3)}
+    jobs.clock.advance(30)
+    running["b"] = jobs.start("b", 3)
+    jobs.clock.advance(3)
+    for account in "ab":
+        jobs.see(running[account][:2], "in_progress")
+        jobs.see(running[account][2:], "queued")
+    score = {c.deployment: c.facts["score"] for c in jobs.router.explain().candidates}
+    assert score["b-1"] - score["a-1"] == pytest.approx(30, abs=2)
+    assert jobs.next()["a"] > 35
+
+
+def test_a_few_lucky_jobs_make_nobody_the_better_one() -> None:
+    """Two jobs each say little of who is faster, and many say it."""
+    jobs = Jobs("a", "b")
+    jobs.known(times=2, a=40, b=56)
+    assert min(jobs.next().values()) > 5
+    jobs.known(times=20, a=40, b=56)
+    assert jobs.next()["a"] > 35
+
+
+def test_a_deployment_that_turns_slow_is_known_by_its_newest_jobs() -> None:
+    jobs = Jobs("a", "b")
+    jobs.known(times=40, a=40, b=48)
+    jobs.known(times=2, a=200)
+    assert jobs.next()["b"] > 35
+
+
 def test_whoever_is_hot_loses_to_who_is_cold_whatever_its_times() -> None:
     jobs = Jobs("a", "b", a={"max_parallel_jobs": 10})
     jobs.known(a=20, b=200)

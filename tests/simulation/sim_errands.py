@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import io
 import random
-import re
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from sim_plan import GROUPS, Errand
 from router.testing.media import CLIP
 from router.types import Character, Video
 
-__all__ = ["PATIENCE", "Asked", "Draws", "Made", "mark", "marked"]
+__all__ = ["PATIENCE", "Asked", "Draws", "Made", "mark"]
 
 PATIENCE = 1000.0
 """Seconds that anybody waits for a job."""
@@ -32,18 +31,13 @@ METHODS = {"locate": "locate", "pick": "pick", "observe": "observe"}
 
 Made = dict[str, tuple[tuple[str, str], ...]]
 
-_MARK = re.compile(r"\bcall (\d+)\b")
+# Another clip than the usual one, of the same length.
+OTHER_CLIP = CLIP + b"\0\0\0\x08free"
 
 
 def mark(number: int) -> str:
-    """A prompt, or a character's name, by which the provider's work is known to be a call's."""
+    """A prompt, or a character's name, that no other call has but those under the same key."""
     return f"call {number}: a fox runs"
-
-
-def marked(text: str | None) -> int | None:
-    """The number of the call that a prompt, or a character's name, belongs to."""
-    found = _MARK.search(text or "")
-    return int(found[1]) if found else None
 
 
 @dataclass(slots=True)
@@ -85,11 +79,19 @@ class Draws:
     def __init__(self, accounts: list[str], made: Made) -> None:
         self._accounts = accounts
         self._made = made
+        self._meant: dict[str, Asked] = {}
+        """By idempotency key: what its first call asked for."""
         self.pages: list[str] = []
         """Cursors of the pages that were listed."""
 
     def asked(self, errand: Errand, rng: random.Random, stack: ExitStack) -> Asked:
         """The call of this errand; `stack` closes what it opens."""
+        asked = self._drawn(errand, rng) if errand.key is None else self._repeated(errand, rng)
+        if asked.what != "mistake":
+            self._shaped(asked, errand, rng, stack)
+        return asked
+
+    def _drawn(self, errand: Errand, rng: random.Random) -> Asked:
         video, character = self._some("video", rng, errand.what), self._some("character", rng)
         what = errand.what
         if what in ABOUT_A_VIDEO and video is None:
@@ -102,8 +104,34 @@ class Draws:
         asked = Asked(what, METHODS.get(what, f"video_{what}"), {})
         draw = getattr(self, f"_{what}", self._of_a_video)
         draw(asked, errand, rng, video, character)
-        self._shaped(asked, errand, rng, stack)
         return asked
+
+    def _repeated(self, errand: Errand, rng: random.Random) -> Asked:
+        """What is asked for under a key: as whoever came first, unless by mistake."""
+        key = errand.key
+        assert key is not None
+        if key.name not in self._meant:
+            self._meant[key.name] = self._drawn(replace(errand, number=key.first), rng)
+        meant = self._meant[key.name]
+        asked = Asked(meant.what, meant.method, dict(meant.arguments))
+        if key.other:
+            self._change(asked, errand, rng)
+        return asked
+
+    @staticmethod
+    def _change(asked: Asked, errand: Errand, rng: random.Random) -> None:
+        """Other parameters than were meant, in one of them."""
+        arguments = asked.arguments
+        text = "name" if asked.what == "create_character" else "prompt"
+        others: dict[str, Any] = {text: mark(errand.number), "user": "somebody else"}
+        if asked.what in ("generation", "extension"):
+            others["seconds"] = 8
+        if "video" in arguments:
+            others["video"] = OTHER_CLIP
+        if asked.what == "create_character" and "account" not in arguments:
+            others["replicate"] = 3 if arguments.get("replicate") == 2 else 2
+        changed = rng.choice(sorted(others))
+        arguments[changed] = others[changed]
 
     # One after another --------------------------------------------------------------------------
 
@@ -212,7 +240,7 @@ class Draws:
         if "video" in asked.arguments:
             shapes = ("bytes", "path", "file", "tuple", "awaited")
             asked.shape = rng.choice(shapes if errand.door == "async" else shapes[:-1])
-            asked.given["video"] = _clip(asked.shape, stack)
+            asked.given["video"] = _clip(asked.shape, asked.arguments["video"], stack)
         if rng.random() < 0.3 and asked.what not in ("pick", "observe"):
             for name, kind in (("video_id", _answer_of), ("character_id", _character_of)):
                 if name in asked.arguments and "account" not in asked.arguments:
@@ -283,14 +311,14 @@ class Draws:
         return wrong
 
 
-def _clip(shape: str, stack: ExitStack) -> Any:
-    if shape == "path":
+def _clip(shape: str, clip: bytes, stack: ExitStack) -> Any:
+    if shape == "path" and clip == CLIP:
         return CLIPS_PATH
-    if shape == "file":
+    if shape == "file" and clip == CLIP:
         return stack.enter_context(CLIPS_PATH.open("rb"))
     if shape == "tuple":
-        return ("a fox.mp4", CLIP, "video/mp4")
-    return AwaitedFile(CLIP) if shape == "awaited" else CLIP
+        return ("a fox.mp4", clip, "video/mp4")
+    return AwaitedFile(clip) if shape == "awaited" else clip
 
 
 def _answer_of(video_id: str) -> Video:

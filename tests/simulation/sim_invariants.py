@@ -13,10 +13,22 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from sim_budgets import budgets_hold, money_is_counted, money_is_refused_rightly
 from sim_history import Entry
+from sim_keys import (
+    Askers,
+    a_key_is_one_job,
+    as_looked,
+    claims_end,
+    conflicts_are_true,
+    doubts_are_true,
+    one_sender_to_a_key,
+    repeats_answer_alike,
+    unavailable_while_away,
+)
 from sim_network import SUBMITS, Exchange
 from sim_truth import READS, Known, Record, Truth, meaning, side_of, sides_of, unsure
-from simulation import Timeline, Worker, marked
+from simulation import Timeline, Worker
 
 from router import RouterError, errors
 from router.config import Deployment
@@ -31,6 +43,7 @@ TRIAL_ASKED_AGAIN = 1.0
 """Seconds for which a worker takes a trial for another's that was so when it asked."""
 A_MOMENT = 0.2
 """Seconds that a question to the store may take."""
+STARTERS_OF_JOBS = SUBMITS - {"create_character"}
 LAST_LOOK = 1.1
 """Seconds that a wait may take longer, since its last look is at its very end."""
 
@@ -54,7 +67,7 @@ def paid_once(timeline: Timeline) -> Iterator[str]:
 
 def true_accepted(timeline: Timeline) -> Iterator[str]:
     """What an error says of acceptance is true, and it says `maybe` only where nobody can know."""
-    accepted = _accepted(timeline)
+    accepted, askers = _accepted(timeline), Askers(timeline)
     for entry in _ended(timeline, "error"):
         error, call = entry["error"], entry.call
         if not isinstance(error, RouterError):
@@ -64,6 +77,7 @@ def true_accepted(timeline: Timeline) -> Iterator[str]:
             yield f"call {call} says that nothing was accepted: {error!r}"
         # A caller who sends by a client of its own cannot say how much of a request went out.
         nobody_knows = entry["errand"] == "pick" or any(map(unsure, _exchanges(timeline, call)))
+        nobody_knows = nobody_knows or askers.is_repeat(call)  # of whom others may be in doubt
         if error.accepted == "maybe" and not nobody_knows:
             yield f"call {call} says that a job may be running, and it was surely refused"
         if error.accepted == "yes" and not happened and error.operation in SUBMITS:
@@ -76,12 +90,13 @@ def nothing_lost(timeline: Timeline) -> Iterator[str]:
     dead = {e.call for e in timeline.history.of("begins")} - {
         e.call for e in timeline.history.of("ended")
     }
-    accepted = _accepted(timeline)
+    accepted, askers = _accepted(timeline), Askers(timeline)
     for call in sorted(accepted.keys() - told - dead):
         yield f"call {call} was accepted, and no event says so"
     for entry in _ended(timeline, "answer"):
         made = timeline.made.get(_id_in(entry["answer"]), ())
-        natives = {(s.account, s.native_id) for s in accepted.get(entry.call or 0, ())}
+        alike = askers.of(entry.call)
+        natives = {(s.account, s.native_id) for call in alike for s in accepted.get(call, ())}
         if entry["errand"] in SUBMITS | {"pick"} and not natives.issuperset(made or [None]):
             yield f"call {entry.call} was answered with {made}, and accepted were {natives}"
 
@@ -176,6 +191,7 @@ def what_is_named_is_asked_for(timeline: Timeline) -> Iterator[str]:
     for entry in _ended(timeline, "answer"):
         if entry["errand"] in ("observe", "locate", "pick"):
             continue
+        entry = as_looked(timeline, entry)
         copies = [set(timeline.made[one]) for one in _ids_in(entry) if one in timeline.made]
         if copies and not any(
             all(any(a == account and n in natives for a, n in held) for held in copies)
@@ -200,6 +216,7 @@ def goes_where_it_may(timeline: Timeline) -> Iterator[str]:
         call = ended.get(entry.call)
         if entry.what != "Picked" or call is None or call["errand"] == "locate":
             continue
+        call = as_looked(timeline, call, entry["operation"])
         # Each look of a wait, and each question of a download, is a call by the newest fleet.
         several = call["errand"] in ("wait", "content")
         if several and reloaded.get(entry.worker, -1) > begun[entry.call]:
@@ -261,6 +278,8 @@ def _panics(
         known.was_out(picked, d.id, operation, seconds)
         or trials.may_be_taken(known, picked, d.id, operation)
         for d in _candidates(timeline, call, operation)
+        # A page is asked of each account for itself.
+        if operation != "list" or d.account == picked["account"]
     )
 
 
@@ -310,6 +329,7 @@ def no_needless_refusal(timeline: Timeline) -> Iterator[str]:
         error = entry["error"]
         if not isinstance(error, RouterError):
             continue  # which is another invariant's matter
+        entry = as_looked(timeline, entry, error.operation)
         nobody = isinstance(error, errors.NoDeploymentAvailableError)
         full = isinstance(error, errors.CapacityError) and not error.attempts
         owed = _must_fail_over(timeline, entry) and entry.call not in panicked
@@ -387,7 +407,9 @@ def returns_are_deserved(timeline: Timeline) -> Iterator[str]:
             if not went:
                 yield f"w{entry.worker} takes {name} back for {entry['scope']} by nothing"
             for side in set(sides) - went:
-                if "both" not in known.failing(entry.worker, name, side):
+                # Of a side that is back already it says nothing new.
+                failing = known.failing(entry.worker, name, side)
+                if failing and "both" not in failing:
                     yield f"w{entry.worker} takes {name} back for {side}, where nothing went well"
         known.learn(entry)
 
@@ -455,6 +477,7 @@ class Rows:
         skews = [abs(skew) for skew in timeline.plan.skews]
         skewed = any(blow.kind == "skew" for blow in timeline.plan.blows)
         self._apart = self.BUCKET + 6.0 if max(skews) <= 3 and not skewed else float("inf")
+        self._steps = timeline.store.steps
         self._failures: dict[tuple[str, str], list[tuple[float, int | None]]] = defaultdict(list)
         self._since: dict[tuple[str, str], float] = defaultdict(float)
 
@@ -467,6 +490,11 @@ class Rows:
 
     went_well = start_over
 
+    def _told(self, worker: int | None, at: float) -> bool:
+        """Whether a worker lived to tell what it met then."""
+        steps = self._steps[worker] if worker is not None else []
+        return any(step.done and step.at > at for step in steps)
+
     def failed(self, worker: int | None, name: str, side: str, at: float) -> int:
         """How many failures in a row there were before this one that its worker must know of."""
         since, met = self._since[name, side], self._failures[name, side]
@@ -474,7 +502,8 @@ class Rows:
         known = [
             when
             for when, who in met
-            if max(first, at - self.LONGEST) < when and (who == worker or when < at - self._lag)
+            if max(first, at - self.LONGEST) < when
+            if who == worker or (when < at - self._lag and self._told(who, when))
         ]
         met.append((at, worker))
         return len(known)
@@ -707,7 +736,16 @@ def _running(timeline: Timeline, owned: set[str], told: dict[str, Any]) -> Itera
 
 
 def leases_come_back(timeline: Timeline) -> Iterator[str]:
-    """At rest nothing is held for a request that is over, but what died with its worker."""
+    """At rest nothing is held for a request that is over, but what died with its worker.
+
+    Nor does a living worker hold anything by its own account.
+    """
+    for worker in timeline.workers:
+        own = worker.router._engine.leasing._own
+        passing = [one for one in own._held if one.startswith(("requests:", "trial:"))]
+        for resource, held in own.taken(passing).items():
+            if worker.alive and held:
+                yield f"w{worker.number} still holds {resource} for {held} requests"
     if timeline.store.emptied or any(not worker.alive for worker in timeline.workers):
         return
     names = [("account", a) for a in timeline.plan.data["accounts"]]
@@ -740,6 +778,16 @@ INVARIANTS: dict[str, Callable[[Timeline], Iterable[str]]] = {
     "submits go fresh": submits_go_fresh,
     "ends in time": ends_in_time,
     "leaves nothing": leaves_nothing,
+    "a key is one job": a_key_is_one_job,
+    "one sender to a key": one_sender_to_a_key,
+    "repeats answer alike": repeats_answer_alike,
+    "conflicts are true": conflicts_are_true,
+    "doubts are true": doubts_are_true,
+    "unavailable while away": unavailable_while_away,
+    "claims end": claims_end,
+    "budgets hold": budgets_hold,
+    "money is counted": money_is_counted,
+    "money is refused rightly": money_is_refused_rightly,
     "caps hold": caps_hold,
     "leases come back": leases_come_back,
     "samples count once": samples_count_once,
@@ -752,10 +800,9 @@ INVARIANTS: dict[str, Callable[[Timeline], Iterable[str]]] = {
 
 def _accepted(timeline: Timeline) -> dict[int, list[Any]]:
     accepted: dict[int, list[Any]] = defaultdict(list)
-    for submit in timeline.world.provider.accepted:
-        call = marked(submit.prompt or str(submit.fields.get("name")))
-        assert call is not None, submit
-        accepted[call].append(submit)
+    for taken in timeline.world.taken:
+        assert taken.exchange.call is not None, taken
+        accepted[taken.exchange.call].append(taken.submit)
     return accepted
 
 
@@ -779,7 +826,8 @@ def _is_limited(entry: Entry, deployment: Deployment, operation: str) -> bool:
     """Whether a deployment may be without room for an operation."""
     shared = entry["fleet"].config.accounts[deployment.account].limits
     per_minute = "rpm" if operation in SUBMITS else "read_rpm"
-    kinds = (per_minute, "max_parallel_requests", "max_parallel_jobs")
+    kinds = [per_minute, "max_parallel_requests"]
+    kinds += ["max_parallel_jobs", "cost_per_day"] if operation in STARTERS_OF_JOBS else []
     return any(getattr(limits, kind) for limits in (deployment.limits, shared) for kind in kinds)
 
 

@@ -11,7 +11,7 @@ import asyncio
 import email.utils
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +22,13 @@ from sim_plan import Plan
 from virtual_time import Turns
 
 from router.testing import StandIn
+from router.testing.studio import AcceptedSubmit
 
-__all__ = ["SUBMITS", "Exchange", "Network", "Wire", "Wires", "World", "wired"]
+__all__ = ["SUBMITS", "Exchange", "Network", "Taken", "Wire", "Wires", "World", "wired"]
 
 SUBMITS = {"generation", "edit", "extension", "remix", "create_character"}
+NAMING = {"get_character", "status", "content", "delete"}
+"""What is always about something that exists, or should."""
 
 # More of one answer than anybody should read; a reader without a bound would end the process.
 FLOOD = 64 << 20
@@ -43,10 +46,13 @@ class Exchange:
     operation: str
     path: str
     fault: str | None
+    at: float
     sent_whole: bool = False
     status: int | None = None
     """The status that went back, if one did."""
     headers: dict[str, str] = field(default_factory=dict)
+    length: float | None = None
+    """Seconds of video that are asked for, where the call says how many."""
     names: bool = False
     """The call names something that exists, or that should."""
     closed: bool = True
@@ -54,6 +60,14 @@ class Exchange:
     """Whether the fault came about; a caller may have gone before."""
     read: int = 0
     """Bytes of the answer's body that were read."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A submit that the provider took on, and the request that asked for it."""
+
+    submit: AcceptedSubmit
+    exchange: Exchange
 
 
 @dataclass
@@ -67,8 +81,11 @@ class World:
     now: Callable[[], float]
     rng: random.Random
     exchanges: list[Exchange] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
     revoked: set[str] = field(default_factory=set)
+    lengths: dict[int, float] = field(default_factory=dict)
+    """Seconds of video, by call."""
     naming: set[int] = field(default_factory=set)
     """The calls that name something which exists, or should."""
     calm: bool = False
@@ -77,6 +94,29 @@ class World:
     """The exchange that the provider is about to work on."""
     wrong: list[str] = field(default_factory=list)
     """What the network itself saw that must not be."""
+
+    def attribute(self, submits: Sequence[AcceptedSubmit], call: str | None, host: str) -> None:
+        """Submits were just taken on, at the request of this call to this host."""
+        for submit in submits:
+            exchange = self._asked(call, host)
+            assert exchange is not None
+            self.taken.append(Taken(submit, exchange))
+
+    def arrived(self, call: str | None, host: str) -> None:
+        """The whole of a request is with the provider."""
+        exchange = self._asked(call, host)
+        if exchange is not None:
+            exchange.sent_whole = True
+
+    def _asked(self, call: str | None, host: str) -> Exchange | None:
+        """The last request of a call to a host."""
+        deployment = host.removesuffix(".sim")
+        asked = (
+            exchange
+            for exchange in reversed(self.exchanges)
+            if exchange.deployment == deployment and str(exchange.call) == call
+        )
+        return next(asked, None)
 
     def fault_for(self, deployment: str, operation: str) -> str | None:
         submit, now = operation in SUBMITS, self.now()
@@ -155,7 +195,9 @@ class Network(httpx.BaseTransport, httpx.AsyncBaseTransport):
             operation=operation,
             path=request.url.path,
             fault=self._possible(fault, deployment),
-            names=call is not None and int(call) in world.naming,
+            at=world.now(),
+            length=world.lengths.get(int(call)) if call else None,
+            names=operation in NAMING or (call is not None and int(call) in world.naming),
         )
         if key in world.revoked:
             request.headers["authorization"] = "Bearer revoked"
@@ -246,7 +288,6 @@ class Network(httpx.BaseTransport, httpx.AsyncBaseTransport):
             plan("reset", after=True)
         elif fault is not None:
             plan(fault)
-        exchange.sent_whole = fault != "reset_unread"
 
     def _comes_back(
         self, exchange: Exchange, request: httpx.Request, response: httpx.Response

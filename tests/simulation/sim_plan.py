@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = [
@@ -17,11 +17,13 @@ __all__ = [
     "FATES",
     "FAULTS",
     "FOLLOW_UPS",
+    "KEYED",
     "READ_FAULTS",
     "STARTERS",
     "USED",
     "Blow",
     "Errand",
+    "Key",
     "Plan",
     "Storm",
     "drawn",
@@ -140,6 +142,15 @@ FOLLOW_UPS: dict[str, float] = {
 }
 
 
+# The submits that may bear an idempotency key.
+KEYED = {"generation", "edit", "extension", "remix", "create_character"}
+
+# Dollars per second of video. Of the sizes only the first is ever made.
+PRICES: tuple[Any, ...] = (0.05, 0.1, 0.25, {"720x1280": 0.1, "1792x1024": 0.3})
+DAY_OF_A_CAP = 54_000.0
+"""Seconds from the end of the usual hour to the next midnight UTC."""
+
+
 @dataclass(frozen=True, slots=True)
 class Storm:
     """A fault over a stretch of time, that hits a share of the requests that it covers."""
@@ -173,6 +184,19 @@ class Blow:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key: errands of one `name` are one call, made several times.
+
+    What is meant is drawn as for the errand `first`. `other` is by mistake: under a key that was
+    made for something else.
+    """
+
+    name: str
+    first: int
+    other: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Errand:
     """What one caller does. `chance` seeds what is left open until then.
 
@@ -188,6 +212,7 @@ class Errand:
     options: Mapping[str, Any]
     chance: int
     cut: tuple[str, int] | None = None
+    key: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +240,8 @@ class Plan:
     """The share of the jobs that do not end well."""
     fate: str | None
     """The one way in which they end then; else there are all kinds."""
+    renewed: bool = True
+    """Whether claims are short and renewed by each turn, as where a thread takes the turns."""
 
 
 def weighted(rng: random.Random, table: Mapping[str, float]) -> str:
@@ -228,19 +255,24 @@ def drawn(seed: int) -> Plan:
     large = rng.random() < 0.025
     data, keys = _fleet(rng, large=large)
     _cap(random.Random(f"{seed}/caps"), data)
+    capped = _budget(random.Random(f"{seed}/budgets"), data)
     names = [deployment["id"] for deployment in data["deployments"]]
     workers = rng.randint(1, 2 if large else 4)
     # Many calls at once, or a few now and then; rarely over more than an hour.
     lasts = rng.choices((10.0, 100.0, 900.0, 4500.0), (10, 10, 10, 1))[0]
     many = rng.randint(8, 12 if large else 40)
     errands = tuple(_errand(rng, number, workers, lasts) for number in range(many))
+    keyed = _keyed(random.Random(f"{seed}/keys"), errands, workers, large=large)
     return Plan(
         seed=seed,
         data=data,
         keys=keys,
         workers=workers,
-        errands=errands,
-        storms=tuple(_storm(rng, names, lasts) for _ in range(rng.randint(0, 8))),
+        errands=keyed,
+        storms=(
+            *(_storm(rng, names, lasts) for _ in range(rng.randint(0, 8))),
+            *_over_keys(random.Random(f"{seed}/over keys"), keyed, lasts),
+        ),
         blows=tuple(_blow(rng, workers, lasts, errands) for _ in range(rng.choice((0, 1, 2, 4)))),
         limits={
             "rpm": rng.choice((None, None, None, 3)),
@@ -248,11 +280,12 @@ def drawn(seed: int) -> Plan:
         },
         lasts=lasts,
         skews=tuple(rng.uniform(-3, 3) for _ in range(workers)),
-        starts=_starts(rng, lasts),
+        starts=_starts(rng, lasts) + (DAY_OF_A_CAP if capped else 0.0),
         turn_seconds=5.0 if lasts > 1000 else 0.5,
         fates=rng.choice((0.0, 0.0, 0.1, 0.5, 1.0)),
         # Of one kind, so that some fail one after another and nothing comes in between.
         fate=rng.choice((None, None, *FATES)),
+        renewed=random.Random(f"{seed}/renewal").random() < 0.6,
     )
 
 
@@ -303,6 +336,58 @@ def _cap(rng: random.Random, data: dict[str, Any]) -> None:
     data["settings"]["max_wait"] = rng.choice((0.0, 0.0, 5.0, 40.0))
 
 
+def _budget(rng: random.Random, data: dict[str, Any]) -> bool:
+    """Prices for some fleets, and for some of their accounts a bound on what a day may cost."""
+    if rng.random() < 0.7:
+        return False
+    for told in data["deployments"]:
+        told["cost_per_second"] = rng.choice(PRICES)
+    for told in data["accounts"].values():
+        if rng.random() < 0.7:
+            told["max_cost_per_day"] = rng.choice((0.5, 1.0, 2.0, 4.0))
+    return True
+
+
+def _keyed(
+    rng: random.Random, errands: tuple[Errand, ...], workers: int, *, large: bool
+) -> tuple[Errand, ...]:
+    """Some of the submits bear keys, and others repeat them; those come after all the rest."""
+    if rng.random() < 0.4:
+        return errands
+    keyed = list(errands)
+    for errand in errands:
+        if errand.what not in KEYED or rng.random() < 0.65:
+            continue
+        key = Key(f"order {errand.number}", errand.number)
+        cut = errand.cut
+        if cut is None and errand.door == "async" and rng.random() < 0.25:
+            cut = _cut(rng)
+        keyed[errand.number] = replace(errand, key=key, cut=cut)
+        for _ in range(1 if large else rng.choice((1, 1, 2, 3))):
+            keyed.append(_repeat(rng, errand, key, len(keyed), workers))
+    return tuple(keyed)
+
+
+def _repeat(rng: random.Random, errand: Errand, key: Key, number: int, workers: int) -> Errand:
+    """The same again: at the same time, while the first is under way, soon after, or later."""
+    after = rng.choices(
+        (0.0, rng.uniform(0.0, 1.0), rng.uniform(1.0, 40.0), rng.uniform(40.0, 400.0)),
+        (3, 4, 4, 1),
+    )[0]
+    door = rng.choice(("async", "async", "blocking"))
+    return Errand(
+        number=number,
+        at=errand.at + after,
+        worker=errand.worker if rng.random() < 0.3 else rng.randrange(workers),
+        what=errand.what,
+        door=door,
+        options=_options(rng),
+        chance=rng.getrandbits(32),
+        cut=_cut(rng) if door == "async" and rng.random() < 0.15 else None,
+        key=replace(key, other=rng.random() < 0.15),
+    )
+
+
 def _deployment(rng: random.Random, name: str, account: str) -> dict[str, Any]:
     told: dict[str, Any] = {
         "id": name,
@@ -325,17 +410,9 @@ def _deployment(rng: random.Random, name: str, account: str) -> dict[str, Any]:
 
 
 def _errand(rng: random.Random, number: int, workers: int, lasts: float) -> Errand:
-    options: dict[str, Any] = {}
-    if rng.random() < 0.15:
-        options["timeout"] = rng.choice((2.0, 30.0))
-    if rng.random() < 0.15:
-        options["deadline"] = rng.choice((1.0, 10.0, 100.0))
-    if rng.random() < 0.15:
-        options["retries"] = rng.choice((0, 1, 5))
+    options = _options(rng)
     door = rng.choice(("async", "async", "blocking"))
-    cut = None
-    if door == "async" and rng.random() < 0.15:
-        cut = (rng.choice(("cancel", "cancel", "kill")), 1 + int(rng.expovariate(0.35)))
+    cut = _cut(rng) if door == "async" and rng.random() < 0.15 else None
     what, at = _what_and_when(rng, lasts)
     return Errand(
         number=number,
@@ -347,6 +424,21 @@ def _errand(rng: random.Random, number: int, workers: int, lasts: float) -> Erra
         chance=rng.getrandbits(32),
         cut=cut,
     )
+
+
+def _options(rng: random.Random) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if rng.random() < 0.15:
+        options["timeout"] = rng.choice((2.0, 30.0))
+    if rng.random() < 0.15:
+        options["deadline"] = rng.choice((1.0, 10.0, 100.0))
+    if rng.random() < 0.15:
+        options["retries"] = rng.choice((0, 1, 5))
+    return options
+
+
+def _cut(rng: random.Random) -> tuple[str, int]:
+    return rng.choice(("cancel", "cancel", "kill")), 1 + int(rng.expovariate(0.35))
 
 
 def _what_and_when(rng: random.Random, lasts: float) -> tuple[str, float]:
@@ -371,6 +463,14 @@ def _storm(rng: random.Random, names: list[str], lasts: float) -> Storm:
         submits=None if operation else rng.choice((None, None, True, False)),
         operation=operation,
     )
+
+
+def _over_keys(rng: random.Random, errands: tuple[Errand, ...], lasts: float) -> list[Storm]:
+    """Where there are keys something more befalls submits, so that there is a doubt to be kept."""
+    if rng.random() < 0.4 or not any(errand.key for errand in errands):
+        return []
+    kind = weighted(rng, FAULTS)
+    return [Storm(kind, 0.0, 2 * lasts, share=rng.choice((0.1, 0.3)), submits=True)]
 
 
 def _blow(rng: random.Random, workers: int, lasts: float, errands: tuple[Errand, ...]) -> Blow:

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sim_history import History
 
 from router.state import MemoryStore, News, Picture, Turn
 
-__all__ = ["SharedStore", "StoreAwayError", "WorkersView"]
+__all__ = ["Asked", "SharedStore", "Step", "StoreAwayError", "WorkersView"]
 
 
 class StoreAwayError(ConnectionError):
     """The store does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One worker's turn: at which place of the history, when, and what came of it."""
+
+    place: int
+    at: float
+    done: bool
+    """The store did what it was told, and it was told all."""
+    heard: bool
+    """The worker heard so."""
+    workers: int = 0
+    """How many there are, as the worker heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The store's answer to a claim: whose the key is now."""
+
+    place: int
+    worker: int
+    key: str
+    mine: bool
 
 
 class SharedStore:
@@ -25,6 +51,11 @@ class SharedStore:
         self.frozen_until = 0.0
         self.deaf_until = 0.0
         self.emptied = False
+        self.steps: dict[int, list[Step]] = defaultdict(list)
+        """By worker."""
+        self.claims: list[Asked] = []
+        self.flushes: list[int] = []
+        """At which places of the history the store forgot all."""
         self.store = MemoryStore(self._time)
 
     def _time(self) -> float:
@@ -39,15 +70,28 @@ class SharedStore:
 
     def flush(self) -> None:
         self.store, self.emptied = MemoryStore(self._time), True
+        self.flushes.append(self._place)
 
     def heal(self) -> None:
         self.frozen_until = self.deaf_until = 0.0
 
+    @property
+    def _place(self) -> int:
+        return len(self._history.entries)
+
     def turn(self, number: int, turn: Turn) -> News:
-        if self._now() < self.frozen_until:
+        at, steps = self._now(), self.steps[number]
+        if at < self.frozen_until:
+            steps.append(Step(self._place, at, done=False, heard=False))
             raise StoreAwayError("frozen")
         news = self.store.turn(turn)
-        if self._now() < self.deaf_until:
+        heard = at >= self.deaf_until
+        # Who only knocks tells nothing.
+        done = turn.sequence > 0
+        steps.append(Step(self._place, at, done=done, heard=heard, workers=news.workers))
+        for claim, claimed in zip(turn.claims, news.claimed, strict=True):
+            self.claims.append(Asked(self._place, number, claim.key, claimed.mine))
+        if not heard:
             raise StoreAwayError("the answer was lost")
         for (deployment, scope, cause), known in news.ejections.items():
             self._history.note(

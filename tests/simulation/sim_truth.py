@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sim_history import Entry
 from sim_network import SUBMITS, Exchange
-from simulation import Timeline, marked
+from simulation import Timeline
 
 __all__ = ["READS", "Known", "Record", "Truth", "meaning", "side_of", "sides_of", "unsure"]
 
@@ -46,6 +46,16 @@ def meaning(exchange: Exchange, *, worked: bool = True) -> str:
     return "caller" if status < 500 else "failure"
 
 
+def _ended_so(exchange: Exchange, attempted: Entry) -> bool:
+    """Whether an exchange may be the one that an event tells of, by how it ended."""
+    spoilt = exchange.fault in _SPOILT
+    if attempted["status"] is None:
+        return exchange.status is None or spoilt or exchange.fault == "drip"
+    return exchange.status == attempted["status"] and not (
+        spoilt and attempted["result"] == "success"
+    )
+
+
 _SPOILT = {"endless", "truncated", "reset_mid_body", "garbage", "empty", "wrong_types"}
 
 
@@ -64,7 +74,7 @@ class Truth:
         for entry in timeline.history.of("request"):
             key = (entry.worker, entry.call, entry["to"], entry["operation"])
             self._requests[key].append(entry)
-        begun = timeline.history.of("begins")
+        begun = list(timeline.history.of("begins"))
         self._picked, self._one_by_one = set(), set()
         for entry in begun:
             if entry["errand"] == "pick":
@@ -72,7 +82,9 @@ class Truth:
             if entry["errand"] not in ("list", "locate", "create_character"):
                 self._one_by_one.add(entry.call)
         self._ended = {entry.call: entry for entry in timeline.history.of("ended")}
+        self._dead = {entry.call for entry in begun} - self._ended.keys()
         self._settings = timeline.plan.data["settings"]
+        self._own = {d["id"]: d.get("timeout") for d in timeline.plan.data["deployments"]}
         self._options = {errand.number: errand.options for errand in timeline.plan.errands}
         # A 403 means something only after a success, so all is read in order, once.
         worked: set[tuple[object, ...]] = set()
@@ -94,7 +106,7 @@ class Truth:
         ]
         if attempted.call in self._one_by_one:
             return found[-1] if found else None
-        alike = [exchange for exchange in found if exchange.status == attempted["status"]]
+        alike = [exchange for exchange in found if _ended_so(exchange, attempted)]
         return next(reversed(alike or found), None)
 
     def meaning(self, attempted: Entry) -> str:
@@ -117,7 +129,10 @@ class Truth:
         """Whether an exchange ended by its call's deadline, before its own time was over."""
         ended = self._ended.get(attempted.call)
         if ended is None:  # `locate`, or a call whose worker died: its fleet is the plan's
-            return bool(attempted["seconds"] < self._settings["timeout"] - 0.01)
+            dead = attempted.call in self._dead
+            given = self._options[attempted.call or 0].get("timeout") if dead else None
+            given = given or self._own.get(attempted["deployment"]) or self._settings["timeout"]
+            return bool(attempted["seconds"] < given - 0.01)
         config = ended["fleet"].config
         own = [d.timeout for d in config.deployments if d.id == attempted["deployment"]]
         options = self._options[attempted.call or 0]
@@ -321,18 +336,10 @@ def _wait_told(headers: dict[str, str], now: float) -> float | None:
 
 def _ran_at(timeline: Timeline) -> dict[tuple[str, str], str]:
     """Which deployment took each job, by account and native id."""
-    asked = {
-        (exchange.call, exchange.account): exchange.deployment
-        for exchange in timeline.world.exchanges
-        if exchange.operation in SUBMITS
+    return {
+        (taken.submit.account, taken.submit.native_id): taken.exchange.deployment
+        for taken in timeline.world.taken
     }
-    found = {}
-    for submit in timeline.world.provider.accepted:
-        call = marked(submit.prompt or str(submit.fields.get("name")))
-        name = asked.get((call, submit.account))
-        if name is not None:
-            found[submit.account, submit.native_id] = name
-    return found
 
 
 class Record:
@@ -353,6 +360,8 @@ class Record:
         self._known = Known(timeline)
         self._met: dict[tuple[str, str], list[tuple[float, int | None, bool]]] = defaultdict(list)
         """By deployment and side, or jobs: when, who met it, and whether it went well."""
+        self._jobs: dict[str, list[tuple[float, float, int | None, bool]]] = defaultdict(list)
+        """By deployment: when a job was accepted, then as above of its end."""
         self._since: dict[tuple[int | None, str, str], float] = defaultdict(float)
         self._ended: set[tuple[str, str]] = set()
         self._seen_overdue: set[tuple[int | None, str, str]] = set()
@@ -402,6 +411,8 @@ class Record:
         if not by_job and self._known.failing(entry.worker, name, side):
             return True  # the trial failed, or the first read after the deadline
         now, since = entry.at, self._since[entry.worker, name, side]
+        if by_job and self._jobs_deserve(entry, since):
+            return True
         met = [one for one in self._met[name, side] if one[0] > since]
         own = self._row([well for _, who, well in met if who == entry.worker])
         surely = [well for at, _, well in met if not well or at < now - self._lag]
@@ -414,6 +425,22 @@ class Record:
         any_well = sum(1 for at, _, well in met if well and at > now - self.WINDOW - 6.0)
         badly = len(lately) + last
         return went_well < badly and badly + any_well >= self.LEAST
+
+    def _jobs_deserve(self, entry: Entry, since: float) -> bool:
+        """Whether the jobs that were accepted last are enough, in that order, as far as known."""
+        known = [
+            (accepted, well)
+            for accepted, at, who, well in self._jobs[entry["deployment"]]
+            if at > since and (not well or who == entry.worker or at < entry.at - self._lag)
+        ]
+        # Clocks differ by some seconds, buckets by one, and providers tell whole seconds.
+        unsure = self.BUCKET + self._skewed
+        went_well = max((at for at, well in known if well), default=-float("inf"))
+        if sum(not well and at > went_well - unsure for at, well in known) >= self.IN_A_ROW:
+            return True
+        newest = max((at for at, _ in known), default=0.0)
+        lately = [well for at, well in known if at > newest - self.WINDOW - unsure]
+        return len(lately) >= self.LEAST and sum(lately) < len(lately) - sum(lately)
 
     @staticmethod
     def _row(went: list[bool]) -> int:
@@ -467,6 +494,7 @@ class Record:
         if overdue is not None and (entry.worker, *overdue) not in self._seen_overdue:
             self._seen_overdue.add((entry.worker, *overdue))
             self._met[overdue[0], "jobs"].append((entry.at, entry.worker, False))
+            self._jobs[overdue[0]].append((entry.at, entry.at, entry.worker, False))
         if meant == "success":
             self._met[name, side].append((entry.at, entry.worker, True))
         elif meant in ("failure", "moved"):
@@ -483,6 +511,8 @@ class Record:
         well = entry["status"] != "failed"
         if well or job not in self._ended:
             self._met[entry["deployment"], "jobs"].append((entry.at, entry.worker, well))
+            accepted = entry.at - (entry["seconds"] or 0.0)
+            self._jobs[entry["deployment"]].append((accepted, entry.at, entry.worker, well))
         self._ended.add(job)
         if well:
             self._put_out.get(entry["deployment"], set()).add(entry.worker)

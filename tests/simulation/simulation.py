@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sim_errands import Asked, Draws, mark, marked
+from sim_errands import Asked, Draws, mark
 from sim_history import History
 from sim_network import Network, Wires, World, wired
 from sim_plan import FATES, GROUPS, USED, Blow, Errand, Plan, drawn, weighted
@@ -32,11 +32,12 @@ from virtual_time import Killed, Stuck, Turns, VirtualLoop, struck
 
 from router import Router, RouterError, StateUnavailableError, events
 from router._doors import BlockingDoor
+from router.claiming import CLAIM_SECONDS
 from router.testing import StandIn
 from router.trip import Side
 from router.types import VideoPage
 
-__all__ = ["Timeline", "Worker", "marked", "run"]
+__all__ = ["Timeline", "Worker", "run"]
 
 
 class WorkersClock:
@@ -153,6 +154,7 @@ class _Player:
         rng = random.Random(f"{plan.seed}/network")
         self._world = World(plan, provider, history, self._turns, loop.time, rng)
         self._store = SharedStore(loop.time, history, plan.starts)
+        self._watch(provider._provider)
         self.timeline = Timeline(plan, self._world, history, self._store, [])
         self._made = self.timeline.made
         self._secrets: list[str] = list(plan.data["settings"]["id_secrets"])
@@ -160,6 +162,28 @@ class _Player:
         self._folder = tempfile.TemporaryDirectory()
         self._stand_ins: dict[int, Worker] = {}
         """Who has the place of each worker of the plan now."""
+
+    def _watch(self, provider: Any) -> None:
+        """Whatever is taken on, the call is known that asked for it."""
+        works, accepted = provider._work, provider.studio.accepted
+
+        def working(arrival: Any, body: Any) -> Any:
+            before = len(accepted)
+            answer = works(arrival, body)
+            head = arrival.head
+            host = httpx.URL(head.origin).host
+            self._world.attribute(accepted[before:], head.headers.get("x-call"), host)
+            return answer
+
+        answers = provider.answer
+
+        def answering(arrival: Any, content: bytes) -> Any:
+            # The body is here, all of it: until then its sender may have stopped.
+            head = arrival.head
+            self._world.arrived(head.headers.get("x-call"), httpx.URL(head.origin).host)
+            return answers(arrival, content)
+
+        provider._work, provider.answer = working, answering
 
     def _job_seconds(self, operation: str, account: str) -> float:
         self._doom(operation, account)
@@ -275,6 +299,10 @@ class _Player:
             rng=random.Random(f"{self._plan.seed}/worker/{number}"),
             store=WorkersView(self._store, number, alive),
         )
+        if self._plan.renewed:
+            # The turns are taken for it, as by the thread of a worker whose store is not at hand.
+            claiming: Any = worker.router._engine.claiming
+            claiming._lapse = lambda seconds: CLAIM_SECONDS
         if given is None:
             worker.router._sending._openings = worker.router._asending._openings = Wires(network)
         # The only thread pool of the package must take turns with everything else.
@@ -512,6 +540,7 @@ class _Player:
                 arguments=asked.arguments,
                 fleet=worker.router._engine.fleet,
                 expected=asked.expected,
+                key=errand.key and errand.key.name,
             )
             self._begin(worker, errand, asked)
             if asked.what == "pick":
@@ -531,9 +560,14 @@ class _Player:
         shown |= {"method": asked.method} if asked.what == "mistake" else {}
         shown |= {"picks": asked.picks, "leaves": asked.leaves} if asked.what == "pick" else {}
         shown |= {"shape": asked.shape} if asked.shape else {}
-        self._note("begins", worker, errand.number, **shown, **asked.arguments, **errand.options)
+        shown |= {"key": errand.key.name} if errand.key else {}
+        told = {**shown, **asked.arguments, **errand.options}
+        unshown = {"arguments": asked.arguments}
+        self._note("begins", worker, errand.number, unshown=unshown, **told)
         if {"video_id", "character_id", "characters"} & asked.arguments.keys():
             self._world.naming.add(errand.number)
+        if "seconds" in asked.arguments:
+            self._world.lengths[errand.number] = float(asked.arguments["seconds"])
 
     def _passed(self, worker: Worker, errand: Errand, asked: Asked) -> dict[str, Any]:
         """The arguments as they are passed."""
@@ -542,6 +576,8 @@ class _Player:
         arguments = {**errand.options, **asked.arguments, **asked.given}
         if asked.what == "wait" and errand.chance % 3 == 0:
             arguments["on_progress"] = self._progress(worker, errand)
+        if errand.key is not None:
+            arguments["idempotency_key"] = errand.key.name
         metadata = {"call": errand.number}
         return {**arguments, "metadata": metadata, "extra_headers": {"x-call": str(errand.number)}}
 

@@ -6,24 +6,27 @@ invariant that it breaks. An invariant without one would be a promise that nobod
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sim_invariants import INVARIANTS, violations
-from sim_plan import drawn
+from sim_plan import Blow, drawn
 from simulation import run
 from timelines import retold
 
 from router import (
+    claiming,
     downloads,
     engine,
     fleet,
     limits,
+    once,
     outcomes,
     reporting,
     selection,
@@ -31,15 +34,20 @@ from router import (
     trip,
     waiting,
 )
-from router.errors import InvalidIdError, WaitTimeoutError
+from router.claiming import Claiming
+from router.claims import ACCEPTED, FREE, SENDING, UNKNOWN, Claim, Claimed, Record
+from router.errors import InvalidIdError, StateUnavailableError, WaitTimeoutError
 from router.fleet import Member
 from router.health import Health
 from router.ids import IdCodec
 from router.learning import Learning
+from router.leases import Lease
 from router.leasing import Leasing
 from router.observations import Cause, Ejection
 from router.outcomes import Effect, Exchange, Outcome
 from router.ownership import Owned
+from router.state.budgets import Budgets
+from router.state.records import Records
 from router.state.sharing import Sharing
 from router.types import Operation, Video
 
@@ -438,6 +446,252 @@ def _(patch: pytest.MonkeyPatch) -> None:
         await response.aclose()
 
     patch.setattr(transport.AsyncTransport, "_take_in", staticmethod(take_in))
+
+
+@breaks("a key is one job")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for a key gets it."""
+
+    def claim(self: Records, claim: Claim, now: float) -> Claimed:
+        return Claimed(True, Record(claim.fingerprint, claim.token, SENDING, now))
+
+    patch.setattr(Records, "claim", claim)
+
+
+@breaks("a key is one job")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Each worker knows of keys for itself."""
+
+    async def asked(self: Any, side: Any, key: str, fingerprint: str, lapse: float) -> Claimed:
+        asks = Claim(key, f"{key}{self._now()}", fingerprint, lapse)
+        return cast("Claimed", self._own._records.claim(asks, self._now()))
+
+    patch.setattr(Claiming, "_asked", asked)
+
+
+@breaks("one sender to a key")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A claim that has lapsed goes to the next who asks."""
+    original = Records.claim
+
+    def claim(self: Records, claim: Claim, now: float) -> Claimed:
+        kept = self._of(claim.key)
+        if kept is not None and kept.record.told(kept.lapses, now).state != kept.record.state:
+            self._drop(claim.key)
+        return original(self, claim, now)
+
+    patch.setattr(Records, "claim", claim)
+
+
+@breaks("one sender to a key")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A call whose end nobody knows frees its key."""
+    original = claiming._conclusion
+    ends = {UNKNOWN: FREE}
+    patch.setattr(
+        claiming, "_conclusion", lambda held, state: original(held, ends.get(state, state))
+    )
+
+
+@breaks("one sender to a key")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A caller who goes away frees the key."""
+    original = Claiming.holding
+
+    @contextmanager
+    def holding(self: Claiming, *args: Any) -> Iterator[Any]:
+        with original(self, *args) as held:
+            try:
+                yield held
+            except asyncio.CancelledError:
+                held.out = 0
+                raise
+
+    patch.setattr(Claiming, "holding", holding)
+
+
+@breaks("one sender to a key")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """What is on the wire is not counted."""
+    patch.setattr(Claiming, "sending", lambda *args: None)
+
+
+@breaks("one sender to a key")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Where the store is away, a key is taken to be free."""
+    original = Claiming._asked
+
+    async def asked(self: Any, side: Any, key: str, fingerprint: str, lapse: float) -> Claimed:
+        try:
+            return await original(self, side, key, fingerprint, lapse)
+        except StateUnavailableError:
+            return Claimed(True, Record(fingerprint, f"{key}{self._now()}", SENDING, self._now()))
+
+    patch.setattr(Claiming, "_asked", asked)
+
+
+@breaks("repeats answer alike")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A key stands for the job that was made before its own."""
+    made = [""]
+
+    def accepted(self: Any, id_: str) -> None:
+        made.append(id_)
+        self.made = made[-2] or id_
+
+    patch.setattr(trip.Held, "accepted", accepted)
+
+
+@breaks("conflicts are true")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """What was asked for under a key is not compared."""
+    patch.setattr(once, "_fingerprint", lambda *args: "the same")
+
+
+@breaks("conflicts are true")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Of a file only its name is compared."""
+    original = once._fingerprint
+
+    def fingerprint(call: Any, upload: Any, left: Any) -> str:
+        return original(call, None, left) + getattr(upload, "filename", "")
+
+    patch.setattr(once, "_fingerprint", fingerprint)
+
+
+@breaks("conflicts are true")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """How long a call may take is compared, too."""
+    patch.setattr(once, "_SERVING", once._SERVING - {"deadline"})
+
+
+@breaks("doubts are true")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Who is surely refused keeps the key."""
+    patch.setattr(Claiming, "refused", lambda *args: None)
+
+
+@breaks("doubts are true")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """What was made is not written down."""
+    patch.setattr(trip.Held, "accepted", lambda *args: None)
+
+
+@breaks("doubts are true", renewed=True)
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Nobody renews the claim of a call that takes long."""
+    patch.setattr(Claiming, "_renewals", lambda self: ())
+
+
+@breaks("unavailable while away")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Once it was away, the store is taken to be away."""
+    original = Claiming._asked
+    gone = set[int]()
+
+    async def asked(self: Any, *args: Any) -> Claimed:
+        if id(self) in gone:
+            raise StateUnavailableError("it was away before")
+        try:
+            return await original(self, *args)
+        except StateUnavailableError:
+            gone.add(id(self))
+            raise
+
+    patch.setattr(Claiming, "_asked", asked)
+
+
+@breaks("claims end", blows=tuple(Blow("lose_answers", at + 0.5, 0, 0.2) for at in range(60)))
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Who did not hear the answer to its claim keeps what it may have been given."""
+    patch.setattr(Claiming, "_give_back", lambda *args: None)
+
+
+@breaks("claims end")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Who is cancelled holds its key for ever."""
+
+    @contextmanager
+    def holding(self: Any, record: Any, key: str, seconds: float) -> Iterator[Any]:
+        held = self._held[key] = trip.Held(key, record, seconds)
+        yield held
+        del self._held[key]
+        self._order(claiming._conclusion(held, ACCEPTED))
+
+    patch.setattr(Claiming, "holding", holding)
+
+
+@breaks("budgets hold")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Nobody asks what a call costs."""
+    patch.setattr(Member, "budget", lambda self, demand: None)
+
+
+@breaks("budgets hold")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A job whose length is not named costs nothing."""
+    original = Member.budget
+
+    def budget(self: Member, demand: Any) -> Any:
+        need = original(self, demand)
+        usual = need is not None and demand.seconds == 4.0
+        return dataclasses.replace(need, amount=0) if usual else need
+
+    patch.setattr(Member, "budget", budget)
+
+
+@breaks("budgets hold")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Money comes back when its job is accepted."""
+    patch.setattr(Lease, "given_back", property(lambda self: tuple(n.resource for n in self.needs)))
+
+
+@breaks("money is counted")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """What a refused call was to cost stays spent."""
+    patch.setattr(Lease, "costs", ())
+
+
+@breaks("money is counted", blows=(Blow("lose_answers", 2.0, 0, 20.0),))
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Each time that it is told, money is given back."""
+
+    def refund(self: Budgets, resource: str, token: str, now: float) -> None:
+        for (known, day, of), amount in self._tokens.items():
+            if (known, of) == (resource, token) and (resource, day) in self._total:
+                self._total[resource, day] -= amount
+
+    patch.setattr(Budgets, "refund", refund)
+
+
+@breaks("money is counted", blows=(Blow("freeze", 2.0, 0, 20.0),))
+def _(patch: pytest.MonkeyPatch) -> None:
+    """What was spent while the store was away is never told."""
+    patch.setattr(Leasing, "_tell", lambda *args: None)
+
+
+@breaks("money is refused rightly")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A day's money may be spent to a half."""
+    original = Member.budget
+
+    def budget(self: Member, demand: Any) -> Any:
+        need = original(self, demand)
+        return need and dataclasses.replace(need, limit=need.limit // 2)
+
+    patch.setattr(Member, "budget", budget)
+
+
+@breaks("money is refused rightly")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Who has no money left is told to come back in a minute."""
+    patch.setattr("router.state.memory.until_midnight", lambda now: 60.0)
+
+
+@breaks("leases come back")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """Who is cancelled does not give back what it holds."""
+    patch.setattr(engine.Engine, "_broke_off", lambda *args: None)
 
 
 @breaks("caps hold")

@@ -19,6 +19,12 @@ TIMELINES = 150
 HERE = Path(__file__).parent
 SOME = (77, 78, 79, 80)
 DOORS = ("async", "blocking")
+OF_KEYS = (
+    *("cancelled", "killed", "worker died", "in doubt", "store emptied"),
+    *("without sending: answer", "without sending: ConflictError"),
+    *("without sending: AmbiguousSubmitError", "without sending: StateUnavailableError"),
+    "without sending: DeadlineExceededError",
+)
 OF_BOTH_DOORS = ("refused", "late", "drip", "truncated", "server_error")
 
 
@@ -44,6 +50,9 @@ def test_what_must_hold_holds_in_every_timeline(tally: Tally, pytestconfig: pyte
     assert {("content", fault) for fault in READ_FAULTS} - met == set()
     assert {(door, fault) for door in DOORS for fault in OF_BOTH_DOORS} - met == set()
     assert tally.endings["answer"] > tally.calls / 3
+    # Under keys there were callers of every kind, and who repeated came to every end.
+    assert set(OF_KEYS) - {what for what, count in tally.keys_met.items() if count} == set()
+    assert tally.most_per_key == 1
 
 
 def test_a_timeline_follows_from_its_seed_alone() -> None:

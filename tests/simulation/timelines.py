@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 from sim_invariants import violations
+from sim_keys import Askers
 from sim_plan import USED
 from simulation import Timeline, run
 
@@ -28,11 +29,17 @@ class Tally:
     calls: int = 0
     requests: int = 0
     accepted: int = 0
+    keyed: int = 0
+    """Calls under idempotency keys."""
+    most_per_key: int = 0
+    """Submits accepted under one key in one account, where the store forgot nothing."""
     hours: float = 0.0
     struck: Counter[str] = field(default_factory=Counter)
     met: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How often each operation, and each door, met with each fault."""
     endings: Counter[str] = field(default_factory=Counter)
+    keys_met: Counter[str] = field(default_factory=Counter)
+    """What befell calls under keys, and what they came to."""
     wrong: dict[int, list[str]] = field(default_factory=dict)
     story: str = ""
     """Of the one timeline that was asked for, or of the first that failed."""
@@ -42,20 +49,26 @@ class Tally:
         self.calls += other.calls
         self.requests += other.requests
         self.accepted += other.accepted
+        self.keyed += other.keyed
+        self.most_per_key = max(self.most_per_key, other.most_per_key)
         self.hours += other.hours
         self.struck += other.struck
         self.met += other.met
         self.endings += other.endings
+        self.keys_met += other.keys_met
         self.wrong |= other.wrong
 
     def __str__(self) -> str:
         struck = ", ".join(f"{kind} {count:,}" for kind, count in self.struck.most_common())
+        keys = ", ".join(f"{what} {count:,}" for what, count in self.keys_met.most_common())
         endings = ", ".join(f"{how} {count:,}" for how, count in self.endings.most_common())
         return (
             f"{self.timelines:,} timelines of {self.hours:,.0f} hours: {self.calls:,} calls, "
-            f"{self.requests:,} requests, {self.accepted:,} submits accepted, "
+            f"{self.keyed:,} of them under keys, {self.requests:,} requests, {self.accepted:,} "
+            f"submits accepted, {self.most_per_key} at most under a key, "
             f"{sum(map(len, self.wrong.values())):,} violations\n"
-            f"what struck: {struck}\nhow calls ended: {endings}"
+            f"what struck: {struck}\nhow calls ended: {endings}\n"
+            f"what calls under keys met, and came to: {keys}"
         )
 
 
@@ -67,17 +80,49 @@ def tallied(timeline: Timeline) -> Tally:
         type(entry["error"]).__name__ if entry["how"] == "error" else entry["how"]
         for entry in ended
     )
+    askers = Askers(timeline)
     return Tally(
         timelines=1,
         calls=sum(1 for _ in timeline.history.of("begins")),
         requests=len(timeline.world.exchanges),
         accepted=len(timeline.world.provider.accepted),
+        keyed=sum(map(len, askers.by_key.values())),
+        most_per_key=_most_per_key(timeline, askers),
+        keys_met=_keys_met(timeline, askers),
         hours=timeline.history.clock() / 3600,
         struck=timeline.world.struck,
         met=_met(timeline),
         endings=endings,
         wrong={timeline.plan.seed: wrong} if wrong else {},
     )
+
+
+def _most_per_key(timeline: Timeline, askers: Askers) -> int:
+    accepted: Counter[tuple[str, str]] = Counter()
+    for taken in timeline.world.taken:
+        asker = askers.asker(taken.exchange.call)
+        if asker is not None and not timeline.store.emptied:
+            accepted[asker.key, taken.submit.account] += 1
+    return max(accepted.values(), default=0)
+
+
+def _keys_met(timeline: Timeline, askers: Askers) -> Counter[str]:
+    met: Counter[str] = Counter()
+    cut = {entry.call: entry["kind"] for entry in timeline.history.of("cut")}
+    for calls in askers.by_key.values():
+        for asker in calls:
+            met.update(e.fault for e in asker.exchanges if e.fault is not None and e.struck)
+            if asker.call in cut:
+                met[{"cancel": "cancelled", "kill": "killed"}[cut[asker.call]]] += 1
+            elif asker.ended is None:
+                met["worker died"] += 1
+            met["in doubt"] += asker.in_doubt and not asker.made
+            flushed = any(asker.begun < flush < asker.end for flush in timeline.store.flushes)
+            met["store emptied"] += flushed
+            if not asker.sent:
+                how = type(asker.error).__name__ if asker.error is not None else asker.how
+                met[f"without sending: {how}"] += 1
+    return met
 
 
 def _met(timeline: Timeline) -> Counter[tuple[str, str]]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from shared_parts import FakeClock, made_older
+from shared_parts import DAY, FakeClock, made_older
 
+from router.claims import Claim, Claimed
 from router.leases import Acquire, Command, Grant, Job, Need, Seen, Settle
 from router.observations import Batch
 from router.state import STORES, MemoryStore, News, Store, Turn
@@ -87,6 +89,7 @@ class Worker:
         batch: Batch | None = None,
         *commands: Command,
         asks: Sequence[Acquire] = (),
+        claims: Sequence[Claim] = (),
         sequence: int | None = None,
     ) -> News:
         if sequence is None:
@@ -100,6 +103,7 @@ class Worker:
                 self.generation,
                 commands,
                 tuple(asks),
+                claims=tuple(claims),
             )
         )
         self.since, self.generation = news.up_to, news.generation
@@ -130,6 +134,10 @@ class Worker:
     def gets(self, *choices: Sequence[Need], **how: Any) -> bool:
         return self.ask(*choices, **how)[1].index is not None
 
+    def claim(self, key: str, token: str, seconds: float = 30.0, fingerprint: str = "f") -> Claimed:
+        (claimed,) = self.turn(claims=[Claim(key, token, fingerprint, seconds)]).claimed
+        return claimed
+
     def order(self, *commands: Command) -> None:
         self.turn(None, *commands)
 
@@ -154,6 +162,12 @@ class Meeting:
 
     def advance(self, seconds: float) -> None:
         self.backend.advance(seconds)
+
+    def clear_of_midnight(self) -> None:
+        """Where the clock is a server's: no day ends in the next seconds."""
+        left = DAY - self.now() % DAY
+        if left < 5:
+            time.sleep(left)
 
     def held(self, *resources: str) -> list[int]:
         held = self.backend.store().picture(resources).held

@@ -347,3 +347,41 @@ def test_a_siblings_news_ring_and_ones_own_do_not(monkeypatch: pytest.MonkeyPatc
     finally:
         keeper.stop()
     assert ours() == []
+
+
+class Ends(BaseException):
+    """As KeyboardInterrupt and SystemExit are."""
+
+
+def test_the_thread_outlives_whatever_somebody_raises_who_is_told(
+    store: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_RETRY", 0.002)
+    told = [Ends(), SystemExit(3)]
+
+    def absorb(news: News) -> None:
+        if told:
+            raise told.pop()
+
+    keeper = Keeper(Sharing(store, absorb), "redis://host:6379/0")
+    keeper.start()
+    for _ in range(3):
+        store.next()
+    assert ours() == ["router-state"]
+    keeper.stop()
+
+
+def test_it_may_be_stopped_by_somebody_who_is_told_in_its_own_thread(store: Watched) -> None:
+    stopped = queue.Queue[bool]()
+
+    def absorb(news: News) -> None:
+        keeper.stop()
+        stopped.put(True)
+
+    keeper = Keeper(Sharing(store, absorb), "redis://host:6379/0")
+    keeper.start()
+    assert stopped.get(timeout=SOON)
+    for thread in threading.enumerate():
+        if thread.name == "router-state":
+            thread.join(SOON)
+    assert ours() == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +14,11 @@ from state_parts import a_job, choice, seen
 
 from router import leasing as module
 from router._doors import AsyncDoor, BlockingDoor, step
-from router.leases import Grant, Lease
+from router.leases import Grant, Lease, Need
 from router.leasing import Asking, Leasing
 from router.limits import Later
 from router.observations import Batch
+from router.operations import Demand
 from router.state import MemoryStore, News, Sharing, Turn
 from router.types import Operation
 
@@ -29,28 +30,39 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.01)
 
 
+def a_member(
+    needs: Mapping[Operation, tuple[Need, ...]], budget: Need | None = None
+) -> SimpleNamespace:
+    budgets = () if budget is None else (budget,)
+    needs_of = lambda demand: (*needs[demand.operation], *budgets)  # noqa: E731
+    return SimpleNamespace(needs_of=needs_of, job_ttl=900.0)
+
+
 class Bench:
     """A worker whose turns come when the test says so, as those of a slow store do."""
 
-    def __init__(self, limit: int = 1) -> None:
+    def __init__(self, limit: int = 1, budget: Need | None = None) -> None:
         self.clock = FakeClock()
         self.inner = MemoryStore(self.clock.time)
         self.loses: Exception | None = None
+        self.gone = False
         self.sharing = Sharing(self, lambda news: None)  # type: ignore[arg-type]
         self.leasing = Leasing(self.sharing, self.clock.time)
         needs = {Operation.GENERATION: choice(JOBS, RPM, limit=limit)}
-        self.members: Any = [SimpleNamespace(needs=needs, job_ttl=900.0)]
+        self.members: Any = [a_member(needs, budget)]
         self.blocking: Any = SimpleNamespace(door=BlockingDoor(self.clock))
         self.awaiting: Any = SimpleNamespace(door=AsyncDoor(self.clock))
 
     def turn(self, turn: Turn) -> News:
+        if self.gone:
+            raise ConnectionError("gone")
         news = self.inner.turn(turn)
         if self.loses is not None:
             raise self.loses
         return news
 
     def asking(self, seconds: float = 300.0, *, waits: bool = False) -> Asking:
-        return Asking(Operation.GENERATION, seconds, waits, self.members)
+        return Asking(Demand(Operation.GENERATION), seconds, waits, self.members)
 
     def ask(self) -> tuple[Grant, Lease | None]:
         return step(self.leasing.ask(self.blocking, self.asking()))
@@ -72,7 +84,7 @@ def late(bench: Bench) -> tuple[Grant, Lease | None]:
     answer = bench.ask()
     bench.blocking.door.hear = hear
     ((turn, asked),) = taken
-    for (_, future), grant in zip(asked, bench.turn(turn).grants, strict=True):
+    for (_, future), grant in zip(asked.leases, bench.turn(turn).grants, strict=True):
         future.set_result(grant)
     bench.sharing._sending = None
     return answer
@@ -148,7 +160,7 @@ def test_who_was_cancelled_while_asking_gives_the_grant_back() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         news = bench.turn(turn)
-        asked[0][1].set_result(news.grants[0])
+        asked.leases[0][1].set_result(news.grants[0])
         assert bench.held() == 1
         bench.sharing._sending = None
         bench.sharing.step()
@@ -196,7 +208,7 @@ def test_a_store_known_to_be_away_is_not_asked() -> None:
         bench.sharing.step()
     bench.leasing.workers = 2
     assert [bench.ask()[0].index for _ in range(2)] == [0, None]
-    assert bench.sharing._asks == []
+    assert bench.sharing._asked.futures == []
 
 
 @pytest.mark.parametrize("exc", [ValueError("odd"), KeyError("x"), RuntimeError("y")])
@@ -277,9 +289,8 @@ def test_who_is_served_at_once_has_nothing_to_leave_and_who_waited_leaves_all() 
     with bench.leasing.waiting(bench.asking(waits=True)) as asking:
         put(bench, asking)
         # Of two deployments, both full, one is put out of rotation meanwhile.
-        asking.members = [
-            SimpleNamespace(needs={Operation.GENERATION: choice("jobs:x:y")}, job_ttl=9.0)
-        ]
+        other: Any = a_member({Operation.GENERATION: choice("jobs:x:y")})
+        asking.members = [other]
         assert put(bench, asking).index == 0
     bench.sharing.step()
     assert places(bench) == 0
@@ -301,7 +312,7 @@ def test_who_gives_up_while_the_question_is_put_leaves_after_it() -> None:
 
 def test_while_the_store_is_away_who_came_first_in_a_worker_is_served_first() -> None:
     bench = Bench()
-    bench.members[0].needs = {Operation.GENERATION: choice(JOBS)}
+    bench.members = [a_member({Operation.GENERATION: choice(JOBS)})]
     bench.sharing.away = "gone"
     _, lease = bench.ask()
     first, second = bench.asking(waits=True), bench.asking(waits=True)
@@ -367,3 +378,110 @@ def test_who_was_told_to_come_back_is_counted_until_then() -> None:
     assert bench.leasing.ahead([JOBS], start + 25) == 4
     bench.leasing.after_fork()
     assert bench.leasing.ahead([JOBS], start + 25) == 0
+
+
+# Money ------------------------------------------------------------------------------------------
+
+COST = "cost:account:acme"
+
+
+def spender(limit: int = 1000, amount: int = 100) -> Bench:
+    bench = Bench(limit=100, budget=Need(COST, limit, amount))
+    bench.sharing.inline = True
+    return bench
+
+
+def spent(bench: Bench) -> int:
+    return bench.inner.picture((COST,)).held[COST]
+
+
+def has_no_store(bench: Bench) -> None:
+    bench.gone = True
+    with pytest.raises(ConnectionError):
+        bench.sharing.step()
+
+
+def is_back(bench: Bench) -> None:
+    bench.gone, bench.loses = False, None
+    while bench.sharing.step():
+        pass
+
+
+@pytest.mark.parametrize(("accepted", "left"), [("no", 0), ("yes", 100), ("unknown", 100)])
+def test_money_comes_back_only_where_surely_nothing_was_accepted(accepted: Any, left: int) -> None:
+    bench = spender()
+    _, lease = bench.ask()
+    assert spent(bench) == 100
+    for _ in range(2):
+        bench.leasing.settle(lease, accepted)
+        bench.sharing.step()
+    assert spent(bench) == left
+    assert bench.leasing._own.taken((COST,)) == {COST: left}
+
+
+def test_without_its_store_a_worker_spends_what_is_left_of_its_share_and_tells_of_it_once() -> None:
+    bench = spender()
+    bench.ask()
+    bench.leasing.workers = 2
+    has_no_store(bench)
+    asked = [bench.ask() for _ in range(6)]
+    # Half of the limit, less what it had spent before.
+    assert [grant.index for grant, _ in asked] == [0, 0, 0, 0, None, None]
+    assert asked[-1][0].full[0][0] == COST
+    bench.leasing.settle(asked[0][1], "no")
+    bench.leasing.settle(asked[1][1], "yes")
+    is_back(bench)
+    assert spent(bench) == 400
+    # What is registered anew, as after each turn without an answer, is not spent anew.
+    has_no_store(bench)
+    is_back(bench)
+    assert spent(bench) == 400
+
+
+def test_what_was_spent_without_a_store_counts_once_where_answers_get_lost() -> None:
+    bench = spender()
+    bench.ask()
+    has_no_store(bench)
+    bench.ask()
+    bench.gone = False
+    bench.loses = ConnectionError("lost")  # it carries out what it is told, but does not answer
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            bench.sharing.step(at_last=True)
+    assert spent(bench) == 200
+    is_back(bench)
+    assert spent(bench) == 200
+
+
+def test_what_a_slow_store_granted_too_late_is_not_spent() -> None:
+    bench = Bench(limit=100, budget=Need(COST, 1000, 100))
+    grant, lease = late(bench)
+    assert grant.index == 0
+    while bench.sharing.step():
+        pass
+    assert spent(bench) == 100  # once, by what this worker granted itself
+    bench.leasing.settle(lease, "no")
+    bench.sharing.step()
+    assert spent(bench) == 0
+
+
+def test_a_grant_whose_answer_was_lost_is_not_spent() -> None:
+    bench = spender()
+    bench.loses = ConnectionError("lost")
+    grant, lease = bench.ask()
+    assert grant.index == 0
+    bench.leasing.settle(lease, "yes")
+    bench.loses = None
+    while bench.sharing.step():
+        pass
+    assert spent(bench) == 100
+
+
+def test_what_was_spent_yesterday_and_told_today_is_yesterdays() -> None:
+    bench = spender()
+    has_no_store(bench)
+    bench.ask()
+    bench.clock.advance(86_400 - bench.clock.time() % 86_400)
+    bench.ask()
+    is_back(bench)
+    assert spent(bench) == 100

@@ -253,3 +253,32 @@ def test_it_never_goes_back_under_any_news() -> None:
             now.set(clock.time() + rng.uniform(-30, 30))
         assert now() >= before
         before = now()
+
+
+# Money ------------------------------------------------------------------------------------------
+
+COST = "cost:account:acme"
+
+
+def test_a_workers_part_of_the_money_may_be_nothing() -> None:
+    assert share(Need(COST, 1_000_001, 250), 4) == Need(COST, 250_000, 250)
+    assert share(Need(COST, 3, 250), 4) == Need(COST, 0, 250)
+
+
+def test_who_lacks_money_comes_back_at_midnight_and_not_before() -> None:
+    grant = Grant(None, ((COST, 40_000.0),))
+    later = retry_after(grant, 0.0, Usual((60.0,), 1.0), random.Random(0))
+    assert (later.seconds, later.resources) == (40_000.0 + LEAST_WAIT, (COST,))
+
+
+def test_another_account_may_have_room_before_midnight() -> None:
+    grant = Grant(None, ((COST, 40_000.0), ("rpm:account:west", 20.0)))
+    later = retry_after(grant, 0.0, Usual((60.0,), 1.0), random.Random(0))
+    assert later.resources == ("rpm:account:west",)
+
+
+def test_of_a_lease_money_is_neither_given_back_nor_held() -> None:
+    needs = (*choice("jobs:x:y", "requests:x:y", "rpm:x:y"), Need(COST, 10, 1))
+    lease = Lease("t", needs, 60.0)
+    assert (lease.given_back, lease.held_by_jobs) == (("requests:x:y",), ("jobs:x:y",))
+    assert lease.costs == (COST,)

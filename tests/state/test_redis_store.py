@@ -12,8 +12,9 @@ import pytest
 from redis_servers import SERVERS, Server
 from state_parts import InRedis, Meeting, Worker, a_job, choice, seen, taken_over
 
-from router.leases import Acquire
-from router.observations import Batch, Cause, Change, Ejection, Sums
+from router.claims import ACCEPTED, RECORD_SECONDS, UNKNOWN, Claimed, Conclude, Record, Renew
+from router.leases import Acquire, Need, Settle
+from router.observations import Batch, Cause, Change, Ejection, Sums, day_of
 from router.state import STORES, Told, Turn
 
 JOBS = "jobs:deployment:east"
@@ -46,16 +47,77 @@ def everything(meeting: Meeting, worker: Worker) -> None:
     worker.order(taken_over(token, a_job(), JOBS))
     worker.ask(choice(JOBS), ticket="waits")
     worker.order(seen(a_job("video_2"), [JOBS], "completed"))
+    batch = Batch()
+    batch.add_spend("east", "acme", day_of(now), 250_000)
+    worker.turn(batch)
+    cost = (Need("cost:account:acme", 1000, 10),)
+    token, _ = worker.ask(cost)
+    worker.order(Settle(token, ("cost:account:acme",)))
+    for key, state in (("0a", "accepted"), ("0b", "unknown"), ("0c", "free"), ("0d", "")):
+        worker.claim(key, f"token-{key}")
+        if state:
+            worker.order(Conclude(key, f"token-{key}", "f", state, now, "video_ours"))
+    worker.order(Renew("0d", "token-0d", "f", 30.0, now, account="acme"))
 
 
 def test_each_key_has_the_namespace_as_its_tag_a_version_and_an_end(meeting: Meeting) -> None:
     everything(meeting, meeting.worker())
     client = meeting.backend.client  # type: ignore[union-attr]
     keys = client.keys("*")
-    assert len(keys) > 15
+    assert len(keys) > 20
     for key in keys:
         assert key.startswith(b"{tests}:v1:")
-        assert 0 < client.pttl(key) <= 7 * 86400 * 1000, key
+        assert 0 < client.pttl(key) <= 36 * 86400 * 1000, key
+
+
+def test_each_record_ends_a_day_after_it_was_last_written(meeting: Meeting) -> None:
+    one, client = meeting.worker(), meeting.backend.client  # type: ignore[union-attr]
+    one.claim("0a", "one")
+    renew = Renew("0a", "one", "f", 30.0, meeting.now())
+    for command in (renew, *(Conclude("0a", "one", "f", end, 1.0) for end in (UNKNOWN, ACCEPTED))):
+        meeting.advance(1000)
+        one.order(command)
+        assert RECORD_SECONDS - 60 < client.ttl("{tests}:v1:claim:0a") <= RECORD_SECONDS
+
+
+def test_what_another_release_notes_under_a_key_is_an_end_that_nobody_knows(
+    meeting: Meeting,
+) -> None:
+    one, client = meeting.worker(), meeting.backend.client  # type: ignore[union-attr]
+    noted = {"token": "later", "state": "halfway", "at": "noon", "lapses": "soon", "region": "eu"}
+    client.hset("{tests}:v1:claim:0a", mapping=noted)
+    claimed = one.claim("0a", "one")
+    assert claimed == Claimed(False, Record("", "later", UNKNOWN, 0.0))
+    client.set("{tests}:v1:claim:0b", "x")
+    with pytest.raises(OSError, match="WRONGTYPE"):
+        one.claim("0b", "one")
+    assert one.claim("0c", "one").mine
+
+
+def test_a_days_money_stands_under_one_key_and_nobody_waits_for_it(meeting: Meeting) -> None:
+    one, client = meeting.worker(), meeting.backend.client  # type: ignore[union-attr]
+    meeting.clear_of_midnight()
+    need = Need("cost:account:acme", 10, 10)
+    one.ask((need,))
+    asks = [Acquire(f"t{n}", ((need,),), 1.0, "ticket", last=True) for n in range(2)]
+    assert [grant.index for grant in one.turn(asks=asks).grants] == [None, None]
+    key = f"{{tests}}:v1:cost:account:acme:{day_of(meeting.now())}"
+    assert [name.decode() for name in client.scan_iter("*cost:*")] == [key]
+    assert 86_300 < client.ttl(key) <= 86_400
+    assert client.hget(key, "=") == b"10"
+    client.delete(key)
+    client.hset(key, "=", "much")
+    with pytest.raises(OSError, match="no number of ours"):
+        one.ask((Need("cost:account:acme", 1000, 10),))
+    client.hset(key, "=", "990")
+    assert one.gets((Need("cost:account:acme", 1000, 10),))
+
+
+def test_sums_of_money_beyond_all_measure_are_bounded(meeting: Meeting) -> None:
+    """A script that failed at them half-way would have done half of its turn."""
+    one = meeting.worker()
+    assert not one.gets((Need("cost:account:acme", 1000, 10**40),))
+    assert one.gets((Need("cost:account:acme", 10**40, 10**40),))
 
 
 def test_what_has_expired_leaves_nothing_behind(meeting: Meeting) -> None:
@@ -302,7 +364,7 @@ def test_what_goes_out_holds_numbers_that_must_be_exact_as_text() -> None:
 
         def evalsha(self, sha: str, keys: int, key: str, prefix: str, written: str) -> Any:
             sent.append(json.loads(written))
-            return [[b"1", b"2", b"g", 0, 0, 1], [], [], []]
+            return [[b"1", b"2", b"g", 0, 0, 1], [], [], [], []]
 
     batch = Batch()
     batch.add_sums(("http", "east", "generation", 1), Sums(0.1 + 0.2, 1 / 3, 2 / 3, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any, get_args
 
 import pytest
@@ -10,7 +11,7 @@ from shared_parts import Doors, FakeClock
 from telemetry_parts import EVERY_EVENT, Taking, fails, served
 
 from router.errors import CapacityError
-from router.events import Attempted, Event, JobFinished, Picked, Waiting
+from router.events import Attempted, Ejected, Event, JobFinished, Picked, Waiting
 from router.testing import StandIn
 
 
@@ -92,3 +93,106 @@ def test_a_read_that_waits_out_a_throttling_says_so(call: Doors, provider: Stand
     (event,) = of(Waiting, told)
     assert (event.operation, event.cause) == ("status", "throttled")
     assert event.seconds == pytest.approx(7.0)
+
+
+# Hooks that do more than listen ------------------------------------------------------------------
+
+
+class Ends(BaseException):
+    """As KeyboardInterrupt and SystemExit are, which no call may swallow."""
+
+
+class Ending:
+    """A hook that ends the process, as it would, at the first event of a kind."""
+
+    def __init__(self, kind: type[Event]) -> None:
+        self.kind: type[Event] | None = kind
+
+    def __call__(self, event: Event) -> None:
+        if self.kind is not None and isinstance(event, self.kind):
+            self.kind = None
+            raise Ends
+
+
+def test_a_hook_that_ends_a_call_before_it_is_sent_keeps_no_slot(
+    call: Doors, provider: StandIn
+) -> None:
+    router = served(provider, Ending(Picked), "east", max_parallel_jobs=1)
+    with pytest.raises(Ends):
+        call(router, "video_generation", prompt="a heron")
+    assert provider.accepted == []
+    assert call(router, "video_generation", prompt="a heron").id
+
+
+def test_a_hook_that_ends_a_call_after_it_was_accepted_loses_no_job(
+    call: Doors, provider: StandIn
+) -> None:
+    provider.fault("never_ends", times=None)
+    router = served(provider, Ending(Attempted), "east", max_parallel_jobs=1, cost_per_second=0.1)
+    with pytest.raises(Ends):
+        call(router, "video_generation", prompt="a heron", seconds=8)
+    assert len(router.jobs()) == len(provider.accepted) == 1
+    known = router.statistics()["east-1"]
+    assert (known["running"], known["in_flight"], known["spent_today"]) == (1, 0, 0.8)
+    assert isinstance(fails(call, router, "video_generation", prompt="a heron"), CapacityError)
+
+
+@pytest.mark.parametrize("kind", [Attempted, Ejected])
+def test_a_hook_that_ends_a_call_that_was_refused_gives_its_slot_back(
+    call: Doors, provider: StandIn, clock: FakeClock, kind: type[Event]
+) -> None:
+    router = served(provider, Ending(kind), "east", clock=clock, max_parallel_jobs=1)
+    provider.fault("status", operation="generation", status=429, headers={"retry-after": "1"})
+    with pytest.raises(Ends):
+        call(router, "video_generation", prompt="a heron")
+    clock.advance(2)
+    assert call(router, "video_generation", prompt="a heron").id
+
+
+def test_a_hook_that_ends_a_read_gives_its_place_back(call: Doors, provider: StandIn) -> None:
+    hook = Ending(Attempted)
+    hook.kind = None
+    router = served(provider, hook, "east", max_parallel_requests=1)
+    video = call(router, "video_generation", prompt="a heron")
+    hook.kind = Attempted
+    with pytest.raises(Ends):
+        call(router, "video_status", video.id)
+    assert call(router, "video_status", video.id).done
+
+
+def test_a_hook_that_ends_an_own_calls_report_loses_no_job(provider: StandIn) -> None:
+    with served(provider, Ending(Attempted), "east", max_parallel_jobs=1) as router:
+        with pytest.raises(Ends), router.pick("generation") as attempt:
+            attempt.accepted("video_1")
+        (job,) = router.jobs()
+        (hold,) = router.overview().holds
+        assert job.native_id == "video_1"
+        assert hold.job is not None
+
+
+def test_who_drains_what_is_ejected_is_told_of_each_once(
+    call: Doors, provider: StandIn, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Ejected] = []
+
+    def drain(event: Event) -> None:
+        if isinstance(event, Ejected):
+            told.append(event)
+            clock.advance(0.001)
+            router.drain(event.deployment)
+
+    router = served(provider, drain, clock=clock)
+    provider.fault("status", operation="generation", status=429)
+    with caplog.at_level(logging.WARNING, "router"):
+        call(router, "video_generation", prompt="a heron")
+    assert [event.cause for event in told] == ["throttled", "drained"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "router"]
+    assert ["throttled" in line for line in lines] == [True, False], "what came first stands first"
+
+
+def test_a_longer_drain_is_one_anew(provider: StandIn) -> None:
+    told: list[Event] = []
+    with served(provider, told.append) as router:
+        for seconds in (60, 30, 60.5, 90):
+            router.drain("east-1", seconds)
+    assert [round(event.seconds) for event in of(Ejected, told)] == [60, 90]

@@ -163,7 +163,7 @@ def test_more_calls_make_no_more_series(
 def test_a_second_one_for_a_registry_needs_a_name_of_its_own() -> None:
     registry = CollectorRegistry()
     Prometheus(registry)
-    with pytest.raises(ValueError, match="Duplicated"):
+    with pytest.raises(ValueError, match=r"Duplicated.*give one Prometheus to all"):
         Prometheus(registry)
     Prometheus(registry, namespace="staging")(attempted())
     assert 'staging_attempts_total{account="east"' in generate_latest(registry).decode()

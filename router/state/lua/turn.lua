@@ -7,17 +7,22 @@
 --
 -- A limit is a sorted set: of holders by the time at which they lapse, or, for requests per minute,
 -- of grants by their time. Who waits stands in a queue beside it, in the order of first asking; room
--- that others wait for is theirs first.
+-- that others wait for is theirs first. Money is a hash for each day: what was spent in all, and
+-- under which tokens. What stands under an idempotency key is a hash of its own.
 --
 -- KEYS[1]  a key of the namespace, for its slot
 -- ARGV     prefix, the turn as JSON; numbers that must be exact come as strings
 -- returns  {seconds, microseconds, generation, up to where, more, workers}, names and their fields
---          in turn, one grant for each lease that was asked for, and the jobs that have ended
+--          in turn, one grant for each lease that was asked for, the jobs that have ended, and
+--          for each claim whether it is the worker's own, and what stands there
 
 local prefix, turn = ARGV[1], cjson.decode(ARGV[2])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local DAY, WINDOW, WAITS, ALIVE = 86400, 60, 3, 10
+-- A day more than what was spent is kept: who is away for long still hears of it.
+local NEWS = 36 * DAY
+local today = math.floor(now / DAY)
 
 local function key(name)
   return prefix .. name
@@ -67,22 +72,46 @@ local function expect_queue(resource)
   expect('zset', 'queue:' .. resource)
   expect('zset', 'queue:' .. resource .. ':asked')
 end
+local function is_money(resource)
+  return string.sub(resource, 1, 5) == 'cost:'
+end
+local function ledger(resource)
+  return resource .. ':' .. string.format('%d', today)
+end
+local TOTAL = '='
+local function expect_money(resource)
+  expect('hash', ledger(resource))
+  expect_number(ledger(resource), TOTAL)
+end
+local function expect_claim(item)
+  expect('hash', 'claim:' .. item.key)
+  expect('string', 'freed:' .. item.token)
+end
 for _, order in ipairs(turn.orders) do
   for _, what in ipairs({'release', 'hold', 'resources'}) do
-    for _, resource in ipairs(order[what] or {}) do expect('zset', resource) end
+    for _, resource in ipairs(order[what] or {}) do
+      if is_money(resource) then expect_money(resource) else expect('zset', resource) end
+    end
   end
+  if order.kind == 'spend' then expect_money(order.resource) end
+  if order.key then expect_claim(order) end
   for _, resource in ipairs(order.queues or {}) do expect_queue(resource) end
   if (order.running or '') ~= '' then expect('zset', order.running) end
 end
 for _, ask in ipairs(turn.asks) do
   for _, choice in ipairs(ask.choices) do
     for _, need in ipairs(choice) do
-      expect('zset', need[1])
-      expect('zset', 'told:' .. need[1])
-      expect_queue(need[1])
+      if need[5] then
+        expect_money(need[1])
+      else
+        expect('zset', need[1])
+        expect('zset', 'told:' .. need[1])
+        expect_queue(need[1])
+      end
     end
   end
 end
+for _, claim in ipairs(turn.claims) do expect_claim(claim) end
 
 -- A name is changed, and lasts until a time; then nobody needs to hear of it any more.
 local function changed(name, ends)
@@ -129,6 +158,99 @@ local function goes_on(order, known)
   if older or known.status ~= order.status then changed(place, now + 2 * DAY) end
 end
 
+-- Money -------------------------------------------------------------------------------------------
+
+-- Each token has its say once: an amount, or nothing where that was given back. So it does no harm
+-- to be told again, nor to be told to give back what is granted only later. Of a day that is over
+-- nobody asks any more.
+local function spend(resource, token, amount)
+  local name = key(ledger(resource))
+  if redis.call('HSETNX', name, token, amount) == 1 then
+    redis.call('HINCRBY', name, TOTAL, amount)
+  end
+  redis.call('EXPIRE', name, DAY)
+end
+
+local function refund(resource, token)
+  local name = key(ledger(resource))
+  local spent = redis.call('HGET', name, token)
+  if not spent then
+    spend(resource, token, '0')
+  elseif spent ~= '0' then
+    redis.call('HSET', name, token, '0')
+    redis.call('HINCRBY', name, TOTAL, '-' .. spent)
+  end
+end
+
+-- Claims ------------------------------------------------------------------------------------------
+
+local FACTS = {'fingerprint', 'token', 'state', 'at', 'id', 'operation', 'deployment', 'account'}
+
+local function write(item, lapses)
+  local name = key('claim:' .. item.key)
+  local fields = {'lapses', string.format('%.6f', lapses)}
+  for _, fact in ipairs(FACTS) do
+    fields[#fields + 1] = fact
+    fields[#fields + 1] = item[fact]
+  end
+  redis.call('HSET', name, unpack(fields))
+  redis.call('EXPIRE', name, DAY)
+end
+
+-- What stands under a key, as it is told: who sends and has not said so for too long may be dead.
+local function record(item)
+  local held = redis.call('HMGET', key('claim:' .. item.key), 'lapses', unpack(FACTS))
+  if not held[3] then return end
+  local lapses, told = tonumber(held[1] or '0') or 0, {}
+  for place = 1, #FACTS do told[place] = held[place + 1] or '' end
+  if told[3] == 'sending' and lapses <= now then told[3] = 'unknown' end
+  return told, held[3], held[4]
+end
+
+-- A claim that was given up stays so, whenever it or its renewals arrive.
+local function given_up(item)
+  return redis.call('GET', key('freed:' .. item.token))
+end
+
+-- Nothing may come between seeing that a key is free and noting that something is being sent.
+local function claim(item)
+  local told = record(item)
+  if told then
+    return {(told[2] == item.token and told[3] == 'sending') and 1 or 0, told}
+  end
+  item.state, item.at = 'sending', string.format('%.6f', now)
+  item.id, item.operation, item.deployment, item.account = '', '', '', ''
+  local seconds = tonumber(item.seconds)
+  if given_up(item) then
+    item.state = 'unknown'
+  elseif seconds > 0 then
+    write(item, now + seconds)
+  end
+  told = {}
+  for place, fact in ipairs(FACTS) do told[place] = item[fact] end
+  return {item.state == 'sending' and 1 or 0, told}
+end
+
+local function renew(order)
+  local told, token, state = record(order)
+  local own = told and token == order.token and state == 'sending'
+  if own or (not told and not given_up(order)) then
+    write(order, now + tonumber(order.seconds))
+  end
+end
+
+local function conclude(order)
+  local told, token, state = record(order)
+  local own = not told or token == order.token
+  if told and own and state == 'accepted' then return end
+  if order.state == 'free' then
+    if own then redis.call('DEL', key('claim:' .. order.key)) end
+    redis.call('SET', key('freed:' .. order.token), '1', 'EX', 600)
+  elseif own then
+    write(order, now)
+  end
+end
+
 -- Orders ------------------------------------------------------------------------------------------
 
 -- What holds a resource is kept for a day, or for as long as it holds.
@@ -143,7 +265,11 @@ local function settle(order)
   local holder, job = order.holder, order.job
   local ended = holder ~= '' and redis.call('GET', key('ended:' .. holder))
   for _, resource in ipairs(order.release) do
-    redis.call('ZREM', key(resource), order.token)
+    if is_money(resource) then
+      refund(resource, order.token)
+    else
+      redis.call('ZREM', key(resource), order.token)
+    end
   end
   for _, resource in ipairs(order.hold) do
     redis.call('ZREM', key(resource), order.token)
@@ -220,7 +346,22 @@ local function leave(order)
   give_up(order.queues, order.ticket)
 end
 
-local orders = {settle = settle, seen = seen, release = release, leave = leave}
+-- Spent while the store was away, or too slow to be asked.
+local function spent(order)
+  if math.floor(tonumber(order.at) / DAY) >= today then
+    spend(order.resource, order.token, order.amount)
+  end
+end
+
+local orders = {
+  settle = settle,
+  spend = spent,
+  seen = seen,
+  release = release,
+  leave = leave,
+  renew = renew,
+  conclude = conclude,
+}
 for _, order in ipairs(turn.orders) do
   orders[order.kind](order)
 end
@@ -258,22 +399,39 @@ local function about_to_come(resource)
   return redis.call('ZCARD', key('told:' .. resource))
 end
 
+local function is_spent(resource, limit, amount)
+  local total = redis.call('HGET', key(ledger(resource)), TOTAL)
+  return tonumber(total or '0') + tonumber(amount) > limit
+end
+
 -- The first need of a choice that has no room, the seconds in which the choice surely has none, and
--- by which window; nothing where all its needs have room.
+-- by which window; nothing where all its needs have room. Money goes before all else: no job's end
+-- brings any back, only midnight does.
 local function blocked(choice, ticket)
-  local first, at_least, by
+  local first, at_least, by, broke
   for _, need in ipairs(choice) do
-    local resource, limit, window = need[1], need[2], need[3]
-    local held, before = standing(resource, window, ticket)
-    if held + before >= limit then
-      first = first or resource
-      local place = window and held + before - limit + about_to_come(resource)
-      local room = window and opens(resource, held, limit, place)
-      if room and room > (at_least or 0) then
-        at_least, by = room, resource
+    local resource, limit, window, amount = need[1], need[2], need[3], need[5]
+    if amount then
+      if is_spent(resource, limit, amount) then
+        broke = broke or resource
+        local midnight = (today + 1) * DAY - now
+        if midnight > (at_least or 0) then
+          at_least, by = midnight, nil
+        end
+      end
+    else
+      local held, before = standing(resource, window, ticket)
+      if held + before >= limit then
+        first = first or resource
+        local place = window and held + before - limit + about_to_come(resource)
+        local room = window and opens(resource, held, limit, place)
+        if room and room > (at_least or 0) then
+          at_least, by = room, resource
+        end
       end
     end
   end
+  first = broke or first
   return first and {first, at_least and string.format('%.6f', at_least) or ''}, by
 end
 
@@ -283,19 +441,26 @@ local function each_need(choices, act)
   end
 end
 
+-- Who lacks money waits nowhere: a place would stand in the way of those who have it.
 local function enter(ask, full)
   if ask.ticket == '' then return end
-  for _, block in ipairs(full) do
-    local queue = key('queue:' .. block[1])
-    if not redis.call('ZSCORE', queue, ask.ticket) then
-      redis.call('ZADD', queue, redis.call('INCR', key('tickets')), ask.ticket)
-      redis.call('EXPIRE', key('tickets'), DAY)
+  local waits = {}
+  for index, block in ipairs(full) do
+    if not is_money(block[1]) then
+      local queue = key('queue:' .. block[1])
+      if not redis.call('ZSCORE', queue, ask.ticket) then
+        redis.call('ZADD', queue, redis.call('INCR', key('tickets')), ask.ticket)
+        redis.call('EXPIRE', key('tickets'), DAY)
+      end
+      for _, need in ipairs(ask.choices[index]) do waits[need[1]] = true end
     end
   end
   -- A place is kept while its holder asks, also where something else stands in the way just now.
   each_need(ask.choices, function(need)
     local queue = key('queue:' .. need[1])
-    if redis.call('ZSCORE', queue, ask.ticket) then
+    if not waits[need[1]] then
+      give_up({need[1]}, ask.ticket)
+    elseif redis.call('ZSCORE', queue, ask.ticket) then
       redis.call('ZADD', queue .. ':asked', now, ask.ticket)
       redis.call('EXPIRE', queue, 60)
       redis.call('EXPIRE', queue .. ':asked', 60)
@@ -351,9 +516,13 @@ local function grant(ask)
     local block, by = blocked(choice, ask.ticket)
     if not block then
       for _, need in ipairs(choice) do
-        local lapses = now + tonumber(need[4])
-        redis.call('ZADD', key(need[1]), need[3] and now or lapses, ask.token)
-        keep(need[1], need[4])
+        if need[5] then
+          spend(need[1], ask.token, need[5])
+        else
+          local lapses = now + tonumber(need[4])
+          redis.call('ZADD', key(need[1]), need[3] and now or lapses, ask.token)
+          keep(need[1], need[4])
+        end
       end
       if ask.ticket ~= '' then
         each_need(ask.choices, function(need) give_up({need[1]}, ask.ticket) end)
@@ -370,6 +539,11 @@ end
 local grants = {}
 for index, ask in ipairs(turn.asks) do
   grants[index] = grant(ask)
+end
+
+local claimed = {}
+for index, item in ipairs(turn.claims) do
+  claimed[index] = claim(item)
 end
 
 -- What was learned --------------------------------------------------------------------------------
@@ -482,7 +656,7 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', key('expiries'), '-inf', now, 
   redis.call('ZREM', key('changes'), name)
 end
 for _, name in ipairs({'version', 'changes', 'expiries', 'generation', 'sequences', 'workers'}) do
-  redis.call('EXPIRE', key(name), 2 * DAY)
+  redis.call('EXPIRE', key(name), NEWS)
 end
 
 -- What changed ------------------------------------------------------------------------------------
@@ -540,4 +714,4 @@ for _, holder in ipairs(turn.running) do
   if redis.call('GET', key('ended:' .. holder)) then ended[#ended + 1] = holder end
 end
 local alive = redis.call('ZCOUNT', key('workers'), now - ALIVE, '+inf')
-return {{time[1], time[2], generation, up_to, more, alive}, names, grants, ended}
+return {{time[1], time[2], generation, up_to, more, alive}, names, grants, ended, claimed}
