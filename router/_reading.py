@@ -33,6 +33,11 @@ def allowed(names: Iterable[str]) -> str:
     return f"allowed: {', '.join(names)}"
 
 
+def _around(place: Path) -> Iterable[Path]:
+    """The place, and those around it, from the inside."""
+    return (place[:end] for end in range(len(place), -1, -1))
+
+
 class Reading:
     """One configuration being read: what was found wrong so far, and what must not be printed.
 
@@ -47,6 +52,8 @@ class Reading:
     ) -> None:
         self.source = source
         self.words: frozenset[str] = frozenset()
+        # Where a place of ours stands in the file, if that is in another form.
+        self.origins: Mapping[Path, Path] = MappingProxyType({})
         self.environ = environ
         self.lines = lines
         self.problems: dict[Path, str] = {}
@@ -65,22 +72,34 @@ class Reading:
         """The error to raise, with everything found, in the order of the file."""
         if text:
             self.problem((), text)
-        places = sorted(self.problems, key=self._line_of)
-        problems = tuple(self.line(place, self.problems[place]) for place in places)
+        problems = self.told(self.problems.items())
         return ConfigError("\n".join(problems), problems=problems)
+
+    def told(self, said: Iterable[tuple[Path, str]]) -> tuple[str, ...]:
+        """A line for each thing that is said of a place, in the order of the file."""
+        ordered = sorted(said, key=lambda pair: self._line_of(pair[0]))
+        return tuple(self.line(place, text) for place, text in ordered)
 
     def line(self, place: Path, text: str) -> str:
         number = self._line_of(place)
         where = f"{self.source}:{number}" if number else self.source
-        return f"{where}: {self._key(place)}: {text}" if place else f"{where}: {text}"
+        return f"{where}: {self.key(place)}: {text}" if place else f"{where}: {text}"
 
     def _line_of(self, place: Path) -> int:
         """The line of the place or of the nearest one around it; 0 if there are no lines."""
-        around = (place[:end] for end in range(len(place), -1, -1))
-        return next((self.lines[path] for path in around if path in self.lines), 0)
+        return next(
+            (self.lines[path] for path in _around(self._in_file(place)) if path in self.lines), 0
+        )
 
-    def _key(self, place: Path) -> str:
-        return "".join(map(self._step, place)).removeprefix(".")
+    def _in_file(self, place: Path) -> Path:
+        for path in _around(place):
+            if path in self.origins:
+                return self.origins[path] + place[len(path) :]
+        return place
+
+    def key(self, place: Path) -> str:
+        """A place as the file has it: `deployments[0].headers`."""
+        return "".join(map(self._step, self._in_file(place))).removeprefix(".")
 
     def _step(self, step: str | int) -> str:
         if isinstance(step, int):

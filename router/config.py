@@ -44,7 +44,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from router import _yaml
+from router import _yaml, litellm
 from router._reading import SHORTEST_SECRET, Reading, allowed
 from router._yaml import Path
 from router.types import Operation
@@ -59,6 +59,7 @@ __all__ = [
     "ProviderFacts",
     "Settings",
     "Vocabulary",
+    "convert_file",
     "load_data",
     "load_file",
     "not_yet",
@@ -76,14 +77,11 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
 )
 """Names with a place in the design and none here yet, and why: keys, and the Router's arguments."""
 
-_LITELLM = "LiteLLM's form is not supported yet: write `deployments`"
-_LITELLM_KEYS = frozenset({"model_list", "router_settings", "litellm_settings", "general_settings"})
-# LiteLLM's `least-busy` has the same name here. Who balances by usage has quotas in mind, which are
-# limits here; what comes nearest among the strategies is the one that goes by load.
+_LITELLM = "is LiteLLM's form, beside ours: a file is in one of them (`video-router convert`)"
+# Who balances by usage has quotas in mind, which are limits here; what comes nearest among the
+# strategies is the one that goes by load.
 _LITELLM_STRATEGIES = {
-    "simple-shuffle": "weighted-random",
-    "latency-based-routing": "lowest-latency",
-    "cost-based-routing": "lowest-cost",
+    **litellm.STRATEGIES,
     "usage-based-routing": "least-busy",
     "usage-based-routing-v2": "least-busy",
 }
@@ -655,6 +653,8 @@ class Config:
     deployments: tuple[Deployment, ...]
     source: str = "<dict>"
     warnings: tuple[str, ...] = ()
+    dropped: str | None = None
+    """The warning that tells what of a LiteLLM configuration is not taken."""
 
     @cached_property
     def groups(self) -> Mapping[str, tuple[Deployment, ...]]:
@@ -679,6 +679,30 @@ def load_file(
 
     With `now`, in Unix seconds, the warnings tell of deployments that retire.
     """
+    return _load(*_read(path, environ, vocabulary), now)
+
+
+def convert_file(
+    path: str | os.PathLike[str], *, vocabulary: Vocabulary
+) -> tuple[litellm.Conversion, tuple[str, ...]]:
+    """A LiteLLM file in our form, and a line for each thing that was dropped.
+
+    Variables stay as they are, and need not be set. Raises `ConfigError` where the file could not
+    be loaded, or is in our form already.
+    """
+    data, reading = _read(path, {}, vocabulary)
+    if not isinstance(data, Mapping) or not _is_litellm(data):
+        if reading.problems:
+            raise reading.refuse()
+        raise reading.refuse("is not in LiteLLM's form, which has `model_list`")
+    made = _converted({k: v for k, v in data.items() if not str(k).startswith("x-")}, reading)
+    _checked(reading.expand(litellm.guessed(made.data), ()), reading, None)
+    return made, reading.told((note.place, note.told(reading.shown)) for note in made.notes)
+
+
+def _read(
+    path: str | os.PathLike[str], environ: Mapping[str, str], vocabulary: Vocabulary
+) -> tuple[Any, _Reading]:
     source = os.fsdecode(path)
     reading = _Reading(source, environ, vocabulary)
     try:
@@ -690,7 +714,7 @@ def load_file(
     reading.lines = document.lines
     for place, line in document.duplicates.items():
         reading.problem(place, f"the key stands twice; the first is on line {line}")
-    return _load(document.data, reading, now)
+    return document.data, reading
 
 
 def load_data(
@@ -734,7 +758,33 @@ def _load(data: object, reading: _Reading, now: float | None) -> Config:
     if not isinstance(data, Mapping):
         raise reading.refuse("must be a mapping with the key `deployments`")
     written = {key: value for key, value in data.items() if not str(key).startswith("x-")}
-    return _checked(reading.expand(written, ()), reading, now)
+    if not _is_litellm(written):
+        return _checked(reading.expand(written, ()), reading, now)
+    made = _converted(written, reading)
+    config = _checked(reading.expand(made.data, ()), reading, now)
+    told = litellm.summary(made, reading.shown)
+    if told is None:
+        return config
+    told = reading.line(("model_list",), told)
+    return dataclasses.replace(config, warnings=(told, *config.warnings), dropped=told)
+
+
+def _is_litellm(written: Mapping[Any, Any]) -> bool:
+    return not litellm.KEYS.isdisjoint(written) and not {*_SECTIONS} & {*written}
+
+
+def _converted(written: Mapping[Any, Any], reading: _Reading) -> litellm.Conversion:
+    """A LiteLLM configuration in our form. What is wrong is told in the file's own places."""
+    made = litellm.convert(written, reading.vocabulary.providers)
+    reading.words |= litellm.WORDS
+    reading.hide(*made.hidden)
+    for place, text in made.problems:
+        reading.problem(place, text)
+    if not made.data["deployments"]:
+        raise reading.refuse()
+    reading.origins = made.origins
+    reading.environ = {**reading.environ, **made.variables}
+    return made
 
 
 def _checked(written: Mapping[Any, Any], reading: _Reading, now: float | None) -> Config:
@@ -795,7 +845,7 @@ def _check_ids(entries: Iterable[tuple[int, object]], reading: _Reading) -> None
     for index, entry in entries:
         name = entry.get("id") if isinstance(entry, Mapping) else None
         if isinstance(name, str) and name and first.setdefault(name, index) != index:
-            where = f"it is deployments[{first[name]}]'s"
+            where = f"it is {reading.key(('deployments', first[name]))}'s"
             reading.problem(
                 ("deployments", index, "id"),
                 f"the id `{reading.shown(name)}` is taken: {where}; ids are unique",
@@ -858,10 +908,12 @@ def _check_owners(
         owner = owners.setdefault(credential, account)
         if owner != account:
             one, other = reading.shown(owner), reading.shown(account)
+            # In LiteLLM's form, accounts are told apart by the variables with their keys.
+            what = "account" if not reading.origins else "variable"
             reading.problem(
                 place,
                 f"the same base_url and key belong to the account `{one}` and to `{other}`;"
-                " name one account for both",
+                f" name one {what} for both",
             )
 
     for name, form in accounts.items():
@@ -1069,7 +1121,7 @@ class _Reading(Reading):
                 continue
             if not _KEY.fullmatch(name):
                 self.hide(name)
-            later = not_yet(name) or (_LITELLM if name in _LITELLM_KEYS else None)
+            later = not_yet(name) or (_LITELLM if name in litellm.KEYS else None)
             if later is None:
                 self.problem((*place, name), self.unknown("key", name, known))
             elif _is_written(value):

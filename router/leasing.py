@@ -200,8 +200,9 @@ class Leasing:
                     raise
                 if isinstance(exc, TimeoutError):
                     self._slow_since = sharing.turns
-            # Under another token, so that what is given back is not what is held from now on.
-            acquire = replace(acquire, token=uuid.uuid4().hex)
+        # Under another token, so that what is given back is not what is held from now on; and so
+        # that it can be told from what the store granted.
+        acquire = replace(acquire, token=uuid.uuid4().hex)
         own = tuple(
             tuple(share(need, self.workers) for need in choice) for choice in acquire.choices
         )

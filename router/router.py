@@ -388,7 +388,8 @@ class Router:
     def explain(self, operation: Operation | str = "generation", **arguments: Any) -> Explanation:
         """Who would serve a call with these arguments now, and why the others would not.
 
-        Nothing is sent and nothing is learned. Raises `UnknownModelError` and errors of ids; where
+        Nothing is sent and nothing is learned. A follow-up that names no id is explained as if
+        each account might own what it is about. Raises `UnknownModelError` and errors of ids; where
         nobody may serve the call, the verdicts say why.
         """
         return explained(self._engine, operation, arguments)
@@ -454,7 +455,10 @@ class Router:
         self._learning.drain(self._member(deployment), min(seconds, DRAIN_SECONDS))
 
     def restore(self, deployment: str) -> None:
-        """Bring a deployment back into rotation, in the whole fleet, whatever keeps it out."""
+        """Bring a deployment back into rotation, in the whole fleet, whatever keeps it out.
+
+        Only who retires stays out for new work: that takes another `retires_on`, and a reload.
+        """
         self._meet()
         self._learning.restore(self._member(deployment))
 
@@ -488,8 +492,13 @@ class Router:
         return release(self._engine, text)
 
     def _loaded(self) -> Config:
-        """The configuration as it reads now. In a worker's log stands who retires soon."""
+        """The configuration as it reads now.
+
+        In a worker's log stands who retires soon, and what of a LiteLLM file is not taken.
+        """
         config, now = self._load(), self._clock.time()
+        if config.dropped and not self._onlooker:
+            log.warning("%s", config.dropped)
         for one in config.deployments if not self._onlooker else ():
             if told := retirement(one, now):
                 extra = {"deployment": one.id, "account": one.account}

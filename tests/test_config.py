@@ -768,10 +768,10 @@ class TestWhatIsRefused:
         assert "later version" in str(not_yet("drop_params"))
 
     @pytest.mark.parametrize("key", ["model_list", "router_settings", "litellm_settings"])
-    def test_the_form_of_litellm(self, key: str) -> None:
+    def test_the_form_of_litellm_beside_ours(self, key: str) -> None:
         problems = refused({key: [1], "deployments": [entry(api_key="os.environ/KEY")]})
 
-        assert f"<dict>: {key}: LiteLLM's form is not supported yet" in problems[1]
+        assert f"<dict>: {key}: is LiteLLM's form, beside ours" in problems[1]
         assert "write `${NAME}`" in problems[0]
 
     @pytest.mark.parametrize(

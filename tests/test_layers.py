@@ -24,6 +24,7 @@ LAYERS: dict[int, set[str]] = {
         "events",
         "ids",
         "leases",
+        "litellm",
         "observations",
         "outcomes",
         "messages",

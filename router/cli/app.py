@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -11,22 +11,48 @@ import typer
 from router import __version__
 from router.cli import look
 from router.cli.check import check
+from router.cli.convert import convert
 from router.cli.demo import demo
 from router.cli.doctor import doctor
+from router.cli.endings import EXIT_CODES, FAILED, FINE, INTERRUPTED, USAGE, code_of
+from router.cli.explain import explain
+from router.cli.ids import ids
 from router.cli.jobs import jobs
 from router.cli.operator import drain, release, restore
+from router.cli.reads import content, delete, list_videos, wait
 from router.cli.stand_in import stand_in
 from router.cli.status import status
+from router.cli.submits import character, edit, extend, generate, remix
 from router.errors import RouterError
 
-__all__ = ["app", "run"]
+__all__ = ["COMMANDS", "app", "run"]
 
-FINE, PROBLEMS, USAGE, INTERRUPTED = 0, 1, 2, 130
-
-EXIT_CODES = (
-    "**Exit codes:** 0 all is well, 1 problems were found or a call failed, "
-    "2 wrong usage, 130 interrupted."
-)
+# By the headings of `--help`, in the order in which they are met.
+COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
+    "To begin with": {"demo": demo, "check": check, "stand-in": stand_in},
+    "A call": {
+        "character": character,
+        "generate": generate,
+        "edit": edit,
+        "extend": extend,
+        "remix": remix,
+        "wait": wait,
+        "content": content,
+        "list": list_videos,
+        "delete": delete,
+        "explain": explain,
+    },
+    "The fleet": {
+        "status": status,
+        "jobs": jobs,
+        "doctor": doctor,
+        "drain": drain,
+        "restore": restore,
+        "release": release,
+    },
+    "Moving here": {"convert": convert},
+}
+GROUPS: Mapping[str, Mapping[str, typer.Typer]] = {"Moving here": {"ids": ids}}
 
 # Typer's usage errors have no public name of their own, and stand in `click` or within typer,
 # depending on its version. The parent of their parents is the base of them all.
@@ -37,8 +63,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, demo, status, jobs, drain, restore, release, doctor, stand_in):
-    app.command(epilog=EXIT_CODES)(command)
+for heading, commands in COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name, epilog=EXIT_CODES, rich_help_panel=heading)(command)
+for heading, groups in GROUPS.items():
+    for name, group in groups.items():
+        app.add_typer(group, name=name, rich_help_panel=heading)
 
 
 def _version(wanted: bool) -> None:
@@ -71,12 +101,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         look.complain(_usage(error))
         return USAGE
-    except (look.CommandError, RouterError) as error:
+    except look.CommandError as error:
         look.complain(error)
-        return PROBLEMS
+        return error.code
+    except RouterError as error:
+        look.complain(error)
+        return code_of(error)
+    except BrokenPipeError:
+        # Whoever reads has read enough.
+        look.closed(sys.stdout)
+        return FAILED
     except OSError as error:
         look.complain(": ".join(str(part) for part in (error.filename, error.strerror) if part))
-        return PROBLEMS
+        return FAILED
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     if code == INTERRUPTED:

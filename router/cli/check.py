@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -33,10 +34,21 @@ def check(
     except ConfigError as error:
         refuse(file, error.problems, as_json)
         raise typer.Exit(1) from None
+    warnings = (*config.warnings, *_shadows())
     if as_json:
-        look.show_json(_data(config))
+        look.show_json({**_data(config), "warnings": list(warnings)})
     else:
-        _show(config)
+        _show(config, warnings)
+
+
+def _shadows() -> Iterator[str]:
+    """What programs that start in this folder would import in place of the package."""
+    file = Path("router.py")
+    if file.is_file():
+        yield (
+            f"{file}: this file hides the package `router` from programs that are started in this "
+            "folder: rename it"
+        )
 
 
 def refuse(file: str, problems: tuple[str, ...], as_json: bool) -> None:
@@ -51,7 +63,7 @@ def refuse(file: str, problems: tuple[str, ...], as_json: bool) -> None:
     err.print(Text(f"{count}: nothing of this file is in force.", "bold red"), soft_wrap=True)
 
 
-def _show(config: Config) -> None:
+def _show(config: Config, warnings: Sequence[str]) -> None:
     out = look.stdout()
     accounts = {one.account for one in config.deployments}
     out.print(
@@ -61,9 +73,9 @@ def _show(config: Config) -> None:
     )
     out.print()
     out.print(_deployments(config, out))
-    if config.warnings:
+    if warnings:
         out.print()
-    for warning in config.warnings:
+    for warning in warnings:
         out.print(Text.assemble(("warning ", "bold yellow"), placed(warning)), soft_wrap=True)
 
 
@@ -137,7 +149,6 @@ def _data(config: Config) -> dict[str, Any]:
         "default_model": config.settings.default_model,
         "fallbacks": {group: list(names) for group, names in config.settings.fallbacks.items()},
         "deployments": [_facts(one) for one in config.deployments],
-        "warnings": list(config.warnings),
     }
 
 

@@ -7,8 +7,11 @@ in a file and in a pipe. What moves (bars) is for terminals alone.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TextIO
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -30,6 +33,7 @@ __all__ = [
     "Bars",
     "Column",
     "CommandError",
+    "closed",
     "complain",
     "fits",
     "fitted",
@@ -37,34 +41,74 @@ __all__ = [
     "lasting",
     "listed",
     "moves",
+    "note",
+    "plain",
     "plural",
     "seconds",
     "show_json",
+    "size",
     "stderr",
     "stdout",
     "table",
+    "took",
+    "warn",
 ]
 
 PROGRAM = "video-router"
 
 
 class CommandError(Exception):
-    """A command cannot go on; its text is all that the user is told."""
+    """A command cannot go on; its text is all that the user is told, `code` how it ends."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # Called while it is handled. Rich would end the process; who prints may have an id to tell.
+        raise
 
 
 def stdout() -> Console:
-    return Console(highlight=False)
+    return _Console(highlight=False)
 
 
 def stderr() -> Console:
-    return Console(stderr=True, highlight=False)
+    return _Console(stderr=True, highlight=False)
+
+
+def closed(stream: TextIO) -> None:
+    """Nobody reads this any more: what is still in its buffer goes nowhere, without a word."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def plain(text: object) -> str:
+    """In one line, without what would move a terminal's cursor: some words are a provider's."""
+    line = " ".join(str(text).split())
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 def complain(message: object) -> None:
     """Say on stderr, in one line however long, what is wrong."""
-    words = "; ".join(line.strip() for line in str(message).splitlines() if line.strip())
+    words = "; ".join(plain(line) for line in str(message).splitlines() if line.strip())
     text = Text.assemble((f"{PROGRAM}: ", "bold red"), words)
     stderr().print(text, soft_wrap=True)
+
+
+def note(what: str | Text) -> None:
+    """Say on stderr, beside what the command is for, how things are."""
+    text = Text(what) if isinstance(what, str) else what
+    stderr().print(Text.assemble("    ", text), soft_wrap=True)
+
+
+def warn(what: str) -> None:
+    """Say on stderr what the user may want to mend, while the command goes on."""
+    stderr().print(Text.assemble(("warning ", "bold yellow"), plain(what)), soft_wrap=True)
 
 
 def show_json(value: object) -> None:
@@ -159,8 +203,20 @@ def lasting(value: float) -> str:
     return _two(hours // 24, "d", hours % 24, "h")
 
 
+def took(value: float) -> str:
+    """For people, of what may be short or long: 0.41 s, 6.2 s, 12 min."""
+    return seconds(value) if value < 90 else lasting(value)
+
+
 def _two(many: int, unit: str, few: int, lesser: str) -> str:
     return f"{many} {unit} {few} {lesser}" if few else f"{many} {unit}"
+
+
+def size(count: int) -> str:
+    """For people: 812 B, 38 kB, 4.2 MB."""
+    if count < 1000:
+        return f"{count} B"
+    return f"{count / 1000:.0f} kB" if count < 1_000_000 else f"{count / 1e6:.1f} MB"
 
 
 def moves(out: Console) -> bool:
@@ -191,12 +247,24 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def add(self, label: str) -> Callable[[Video], None]:
-        """A new bar; returns what `video_wait` takes as `on_progress`."""
-        task = self._progress.add_task(label, total=100)
+    def add(self, label: str | None = None) -> Callable[[Video], None]:
+        """A new bar; returns what `video_wait` takes as `on_progress`.
+
+        Without a label it tells the job's status. Where nobody says how far the job is, the bar
+        only shows that it lives.
+        """
+        task = self._progress.add_task(label or _status("asking"), total=None)
 
         def report(video: Video) -> None:
-            done = 100.0 if video.done else float(video.progress or 0)
-            self._progress.update(task, completed=done)
+            if video.progress is not None or video.done:
+                done = 100.0 if video.done else float(video.progress or 0)
+                self._progress.update(task, completed=done, total=100.0)
+            if label is None:
+                self._progress.update(task, description=_status(video.status))
 
         return report
+
+
+def _status(status: str) -> str:
+    # As wide as the longest usual one, so that the bar stays where it is.
+    return plain(status).ljust(len("in_progress"))

@@ -83,7 +83,10 @@ def drain(
 
 
 def restore(deployment: Id, config: File = DEFAULT_FILE, as_json: AsJson = False) -> None:
-    """Bring a deployment back into rotation, in the whole fleet, whatever keeps it out."""
+    """Bring a deployment back into rotation, in the whole fleet, whatever keeps it out.
+
+    Only who retires stays out for new work: that takes another `retires_on`, and a reload.
+    """
     with looking(config) as onlooker:
         before = onlooker.router.overview()
         onlooker.router.restore(deployment)

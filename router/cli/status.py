@@ -15,7 +15,9 @@ from rich.live import Live
 from rich.text import Text
 
 from router.cli import look
+from router.cli.calling import Account
 from router.cli.onlooker import DEFAULT_FILE, AsJson, File, Onlooker, looking
+from router.cli.reads import show
 from router.cli.servers import ended_by_signals
 from router.errors import StateUnavailableError
 from router.inspection import AccountView, DeploymentView, Out, Overview, Room
@@ -28,21 +30,27 @@ FOR_EVER_SECONDS = 365 * 86400.0
 
 
 def status(
-    seconds: Annotated[
-        float | None,
-        typer.Argument(metavar="SECONDS", min=0.1, help="With --watch: how often; default 2."),
+    named: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID|SECONDS]", help="A video; or with --watch how often, by default 2."
+        ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
+    account: Account = None,
     config: File = DEFAULT_FILE,
     as_json: AsJson = False,
 ) -> None:
-    """Show the fleet as its workers see it: health, times, running jobs, limits.
+    """Show how one video is, or the fleet as its workers see it: health, times, jobs, limits.
 
-    It reads what the workers share in Redis, and is not counted among them. Times are of the last
-    hour or two, jobs' of the last ten or twenty.
+    Of the fleet it reads what the workers share in Redis, and is not counted among them. Times are
+    of the last hour or two, jobs' of the last ten or twenty.
     """
-    if seconds is not None and not watch:
-        raise typer.BadParameter("SECONDS needs --watch", param_hint="SECONDS")
+    seconds = _number(named)
+    if named is not None and not watch and seconds is None:
+        show(named, account, config, as_json)
+        return
+    _check(named, seconds, watch, account)
     with looking(config) as onlooker:
         if not watch:
             _show(onlooker, as_json)
@@ -51,6 +59,27 @@ def status(
         # Ctrl-C is how one ends watching, and no failure.
         with suppress(KeyboardInterrupt), ended_by_signals():
             _watch(onlooker, every, as_json)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def _check(named: str | None, seconds: float | None, watch: bool, account: str | None) -> None:
+    if account is not None:
+        raise typer.BadParameter("it is for a video's ID", param_hint="--account")
+    if seconds is not None and not watch:
+        raise typer.BadParameter("SECONDS needs --watch", param_hint="SECONDS")
+    if named is not None and seconds is None:
+        raise typer.BadParameter(
+            f"'{named}' is no number of seconds; to follow a video use `{look.PROGRAM} wait`",
+            param_hint="SECONDS",
+        )
+    if seconds is not None and not 0.1 <= seconds <= 86400:
+        raise typer.BadParameter("from 0.1 to 86400", param_hint="SECONDS")
 
 
 def _show(onlooker: Onlooker, as_json: bool) -> None:

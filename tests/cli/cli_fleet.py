@@ -17,6 +17,7 @@ from shared_parts import machines_own
 
 from router import Router
 from router.cli import app
+from router.events import OnEvent
 from router.testing import StandIn
 
 __all__ = ["EAST", "KEYS", "Fleet", "serving_redis"]
@@ -91,8 +92,9 @@ class Fleet:
         }
         Path("deployments.yaml").write_text(yaml.safe_dump(data))
 
-    def worker(self) -> Router:
-        return self._leaving.enter_context(Router.from_yaml("deployments.yaml"))
+    def worker(self, on_event: OnEvent | None = None) -> Router:
+        made = Router.from_yaml("deployments.yaml", on_event=on_event)
+        return self._leaving.enter_context(made)
 
     def tell(self, *arguments: str, code: int = 0) -> str:
         """What a command prints on stdout, or on stderr where it ends with another code."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import queue
 import sys
 
 import pytest
 from cli_fleet import EAST, WEST, Fleet
 
 from router import AmbiguousSubmitError, CapacityError, Router
+from router.events import Ejected, Event, Restored
 
 
 def verdicts(worker: Router) -> dict[str, str]:
@@ -34,6 +36,23 @@ def test_a_drained_deployment_gets_no_new_work_until_it_is_restored(fleet: Fleet
     ]
     assert "drained" not in verdicts(worker).values()
     assert fleet.tell("restore", "east-1").startswith("east-1 was in rotation, and is")
+
+
+def test_a_workers_hook_ends_no_thread_that_hears_of_operators(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = queue.Queue[str]()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Ejected | Restored):
+            heard.put(type(event).__name__)
+            raise SystemExit(3)
+
+    fleet.worker(on_event).video_list()
+    for command, event in (("drain", "Ejected"), ("restore", "Restored"), ("drain", "Ejected")):
+        fleet.tell(command, "east-1")
+        assert heard.get(timeout=10) == event
+    assert "out of reach" not in caplog.text
 
 
 def test_who_retired_stays_out_whatever_an_operator_says(fleet: Fleet) -> None:

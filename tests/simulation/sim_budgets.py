@@ -130,7 +130,7 @@ def _may_have_spent(timeline: Timeline, now: float) -> Counter[str]:
         end = ended.get(exchange.call)
         # Who goes does not read what is just coming, and who dies tells nothing. Who has a client
         # of its own may say whatever it likes.
-        going = end is None or end["errand"] == "pick" or _at(timeline, end) > now
+        going = end is None or end["errand"] == "pick" or not _told(timeline, end, now)
         left = end is not None and end["how"] == "cancelled" and exchange.sent_whole
         if going or left or unsure(exchange):
             spent[exchange.account] += _cost(timeline, exchange)
@@ -140,6 +140,12 @@ def _may_have_spent(timeline: Timeline, now: float) -> Counter[str]:
         if entry["operation"] in SUBMITS and (entry.call, name) not in sent:
             spent[_account(timeline, name)] += _price(timeline, name)
     return spent
+
+
+def _told(timeline: Timeline, ended: Entry, now: float) -> bool:
+    """Whether the store knew by then how a call had ended; it is told with the next turn."""
+    steps = timeline.store.steps[ended.worker] if ended.worker is not None else []
+    return any(step.done and ended.at < step.at <= now - timeline.plan.starts for step in steps)
 
 
 def _at(timeline: Timeline, what: Exchange | Entry) -> float:

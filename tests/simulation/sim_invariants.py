@@ -219,7 +219,9 @@ def goes_where_it_may(timeline: Timeline) -> Iterator[str]:
         call = as_looked(timeline, call, entry["operation"])
         # Each look of a wait, and each question of a download, is a call by the newest fleet.
         several = call["errand"] in ("wait", "content")
-        if several and reloaded.get(entry.worker, -1) > begun[entry.call]:
+        # Who waits for a key is a call by the newest one, too.
+        newest = several or call.get("key")
+        if newest and reloaded.get(entry.worker, -1) > begun[entry.call]:
             continue
         name, operation = entry["deployment"], entry["operation"]
         candidates = {d.id: d for d in _candidates(timeline, call, operation)}

@@ -160,6 +160,13 @@ class Askers:
         ]
         return granted[-1] if granted else None
 
+    def over(self, asker: Asker, at: float) -> bool:
+        """Whether a call had ended by then; that a thread has is noted a moment later."""
+        if asker.ended is None or any(sent >= at for sent in asker.sent):
+            return False
+        when = next(asked.at for asked in self._store.claims if asked.place == at)
+        return asker.end < at or asker.ended.at <= when
+
     def void(self, first: Asker, second: Asker, at: float) -> bool:
         """Whether the store had forgotten a call, and not been told of it anew, by then."""
         for flush in self._store.flushes:
@@ -238,7 +245,7 @@ def one_sender_to_a_key(timeline: Timeline) -> Iterator[str]:
         known = bool(second.sent) or second.worker != first.worker
         if not known or claimed <= first.sent[0]:
             continue
-        over = first.end < claimed and not first.made and not first.in_doubt
+        over = askers.over(first, claimed) and not first.made and not first.in_doubt
         if not over and not askers.void(first, second, claimed):
             yield f"{second} had {second.key} after {first}"
 

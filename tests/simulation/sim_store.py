@@ -36,6 +36,7 @@ class Asked:
     """The store's answer to a claim: whose the key is now."""
 
     place: int
+    at: float
     worker: int
     key: str
     mine: bool
@@ -90,7 +91,7 @@ class SharedStore:
         done = turn.sequence > 0
         steps.append(Step(self._place, at, done=done, heard=heard, workers=news.workers))
         for claim, claimed in zip(turn.claims, news.claimed, strict=True):
-            self.claims.append(Asked(self._place, number, claim.key, claimed.mine))
+            self.claims.append(Asked(self._place, at, number, claim.key, claimed.mine))
         if not heard:
             raise StoreAwayError("the answer was lost")
         for (deployment, scope, cause), known in news.ejections.items():

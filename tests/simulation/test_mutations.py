@@ -798,7 +798,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     """A read that goes well brings back submits, too."""
 
-    def succeeded(self: Health, side: str) -> str | None:
+    def succeeded(self: Health, side: str, *args: Any) -> str | None:
         self._sides[side].forget()
         return "both" if self._failing("submits") or self._failing("reads") else None
 

@@ -372,15 +372,18 @@ def test_the_thread_outlives_whatever_somebody_raises_who_is_told(
 
 
 def test_it_may_be_stopped_by_somebody_who_is_told_in_its_own_thread(store: Watched) -> None:
-    stopped = queue.Queue[bool]()
+    stopped = queue.Queue[Exception | None]()
 
     def absorb(news: News) -> None:
-        keeper.stop()
-        stopped.put(True)
+        try:
+            keeper.stop()
+        except RuntimeError as exc:
+            stopped.put(exc)
+        stopped.put(None)
 
     keeper = Keeper(Sharing(store, absorb), "redis://host:6379/0")
     keeper.start()
-    assert stopped.get(timeout=SOON)
+    assert stopped.get(timeout=SOON) is None
     for thread in threading.enumerate():
         if thread.name == "router-state":
             thread.join(SOON)

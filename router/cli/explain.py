@@ -1,0 +1,123 @@
+"""`video-router explain`: who would serve a call now, and why the others would not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from router.cli import look
+from router.cli.calling import Account, Model, Models, Seconds, calling, number
+from router.cli.onlooker import DEFAULT_FILE, AsJson, File
+from router.inspection import Explained, Explanation
+from router.types import Operation
+
+__all__ = ["explain"]
+
+_COLOURS = {"picked": "green", "lost": "", "tier": ""}
+
+
+def explain(
+    operation: Annotated[
+        Operation, typer.Argument(metavar="OPERATION", help="As in the YAML: generation, edit…")
+    ] = Operation.GENERATION,
+    model: Model = None,
+    target_model_names: Models = None,
+    seconds: Seconds = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="The size of the picture, as 1280x720.")
+    ] = None,
+    video: Annotated[
+        str | None, typer.Option(metavar="ID", help="The video that the call is about.")
+    ] = None,
+    character: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Who is in it. Can be repeated."),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost", metavar="DOLLARS", parser=lambda t: float(number(t)), help="At most."
+        ),
+    ] = None,
+    account: Account = None,
+    config: File = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Show who would serve a call now, and why the others would not; nothing is sent.
+
+    With a redis_url it knows what the fleet knows, without one nothing but the configuration. The
+    exit code is 1 where nobody would serve it.
+    """
+    alone = operation is Operation.GET_CHARACTER and character
+    named: dict[str, Any] = {"character_id": character[0]} if alone and character else {}
+    if character and not alone:
+        named["characters"] = character
+    with calling(config, as_json, onlooker=True) as session:
+        explanation = session.router.explain(
+            operation,
+            model=model,
+            target_model_names=target_model_names,
+            video_id=video,
+            seconds=seconds,
+            size=size,
+            max_cost=max_cost,
+            account=account,
+            **named,
+        )
+        if as_json:
+            look.show_json(_data(explanation))
+        else:
+            _show(look.stdout(), explanation)
+    if explanation.picked is None:
+        raise typer.Exit(1)
+
+
+def _show(out: Console, explanation: Explanation) -> None:
+    picked = explanation.picked
+    who = Text(picked, "bold green") if picked else Text("nobody", "bold red")
+    head = Text.assemble((explanation.operation, "bold"), " would be served by ", who)
+    out.print(head, "", _table(out, explanation.candidates), sep="\n", soft_wrap=True)
+
+
+def _table(out: Console, every: Sequence[Explained]) -> RenderableType:
+    """With the reasons as a column, or where they find no room as lines below."""
+    columns = (
+        look.Column("deployment", [Text(one.deployment, "bold") for one in every]),
+        look.Column("verdict", [Text(one.verdict, _colour(one)) for one in every]),
+        look.Column("account", [one.facts["account"] for one in every], spare=2),
+        look.Column("order", [str(one.facts["order"]) for one in every], right=True, spare=1),
+        look.Column("jobs", [str(one.facts["running"]) for one in every], right=True, spare=3),
+        look.Column("cost", [_dollars(one.facts["cost"]) for one in every], right=True, spare=4),
+        look.Column("score", [_score(one.facts["score"]) for one in every], right=True, spare=5),
+    )
+    reasons = [one.reason for one in every]
+    wide = look.fitted(out, (*columns, look.Column("why", reasons, spare=9)))
+    if wide is not None and wide.columns[-1].header == "why":
+        return wide
+    lines = [Text.assemble((f"{one.deployment}: ", "bold"), one.reason) for one in every]
+    below = Text("\n").join(lines)
+    return below if wide is None else Group(wide, "", below)
+
+
+def _colour(one: Explained) -> str:
+    return _COLOURS.get(one.verdict, "yellow")
+
+
+def _score(score: float | None) -> str:
+    return "" if score is None else f"{score:.3g}"
+
+
+def _dollars(cost: float | None) -> str:
+    return "" if cost is None else f"${cost:.2f}"
+
+
+def _data(explanation: Explanation) -> dict[str, Any]:
+    return {
+        "operation": explanation.operation,
+        "picked": explanation.picked,
+        "candidates": [one._asdict() for one in explanation.candidates],
+    }

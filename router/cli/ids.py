@@ -1,0 +1,89 @@
+"""`video-router ids locate`: providers' and LiteLLM's ids, as they stand in a database, to ours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from router.cli import look
+from router.cli.calling import Session, calling
+from router.cli.endings import EXIT_CODES, Shell, words_of
+from router.cli.onlooker import DEFAULT_FILE, AsJson, File
+from router.errors import RouterError
+from router.router import Router
+
+__all__ = ["ids"]
+
+AT_ONCE = 8
+
+ids = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@ids.callback(invoke_without_command=True, epilog=EXIT_CODES)
+def root(context: typer.Context) -> None:
+    """Ids of videos and characters, from elsewhere to here."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), nl=False)
+        raise typer.Exit(2)
+
+
+@ids.command("locate", epilog=EXIT_CODES)
+def locate(
+    named: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="By default they are read from stdin, one a line."),
+    ] = None,
+    config: File = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Find who owns an id of a provider's or of LiteLLM's, and tell our id of it.
+
+    Each account is asked for it, by a free read. On stdout comes a line for each that was found:
+    the id as it was given, a tab, ours. Those that were not stand on stderr, and the exit code is 1
+    then.
+    """
+    if not named and sys.stdin.isatty():
+        raise typer.BadParameter("name ids, or give them on stdin", param_hint="ID")
+    given = named or (line.strip() for line in sys.stdin)
+    with calling(config, as_json) as session:
+        missing = _all(session, (id_ for id_ in given if id_))
+    if missing:
+        raise typer.Exit(1)
+
+
+def _all(session: Session, given: Iterable[str]) -> int:
+    """How many were not found."""
+    found: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    for id_, result in _located(session.router, given):
+        if isinstance(result, str):
+            found[id_] = result
+            if not session.as_json:
+                print(f"{id_}\t{result}", flush=True)  # noqa: T201
+        else:
+            failed[id_] = words_of(result, Shell(session.shell.file), None)
+            if not session.as_json:
+                look.complain(f"{id_}: {failed[id_]}")
+    if session.as_json:
+        look.show_json({"located": found, "failed": failed})
+    return len(failed)
+
+
+def _located(router: Router, given: Iterable[str]) -> Iterator[tuple[str, str | RouterError]]:
+    """In the order given, some at once."""
+    waiting = iter(given)
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="locate") as pool:
+        while some := list(islice(waiting, AT_ONCE)):
+            yield from zip(some, pool.map(lambda id_: _one(router, id_), some), strict=True)
+
+
+def _one(router: Router, id_: str) -> str | RouterError:
+    try:
+        return router.locate(id_)
+    except RouterError as error:
+        return error
