@@ -1,6 +1,6 @@
 """What the router costs on top of the calls it makes: `python -m benchmarks.overhead`.
 
-**A pick.** `Engine.choose` on a call that has been described: the candidates looked up by route,
+**A pick.** `Choosing.choose` on a call that has been described: the candidates looked up by route,
 health, strategy, draw, with one seeded random generator, in groups of 4, 32, 100 and 1,000
 deployments, of which the latency of all, half or none is known, or a tenth is ejected. A last line
 adds what precedes a pick: the public method's arguments checked, owners and route found. Not
@@ -159,7 +159,7 @@ def pick_of(router: Router) -> Callable[[], object]:
 
     def pick() -> object:
         engine.fleet.tiers(trip.route)  # the candidates are looked up once in each call
-        return engine.choose(trip)
+        return engine.choosing.choose(trip)
 
     return pick
 
@@ -169,7 +169,7 @@ def whole_pick_of(router: Router) -> Callable[[], object]:
 
     def pick() -> object:
         call = operations.generation(prompt=PROMPT, model=GROUP)
-        return step(engine.pick(engine.trip(call, side)))
+        return step(engine.choosing.pick(engine.trip(call, side)))
 
     return pick
 

@@ -17,25 +17,21 @@ send, to sleep, and to do several things at once. Nothing in here reads a global
 from __future__ import annotations
 
 import contextlib
-import functools
-import math
 import random
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from router import errors
+from router.choosing import Choosing, left
 from router.claiming import Claiming, key_of
 from router.errors import Accepted, RouterError
 from router.fleet import Fleet, Member
 from router.ids import Copy
 from router.learning import Learning
-from router.leases import Grant, Job
-from router.leasing import Asking, Leasing, job_of
-from router.limits import Usual, retry_after, usual
+from router.leases import Job
+from router.leasing import Leasing, job_of
 from router.messages import NOTHING_SAID, ErrorBody, InvalidBody, Reply, Request
-from router.observations import JOB, Cause, Ejection
 from router.operations import Call, Demand, Upload, opened
 from router.outcomes import Effect, Exchange, Fault, Outcome, judge, seconds_in
 from router.ownership import Owned, owned_by, route_of
@@ -46,20 +42,16 @@ from router.reporting import (
     attempted,
     cost_of,
     error_of,
-    full,
-    nobody,
     own,
-    picked,
     reason_of,
     request_id_of,
     too_dear,
     too_late,
     videos_in,
-    waiting,
     with_routing,
 )
 from router.retry import Again, RetryBudget, back_off, retrying
-from router.selection import Question, Tier, choose, least_bad, panicked, rank
+from router.selection import Tier
 from router.transport import Patience, Sink, SinkFailed, Unanswered
 from router.trip import Side, Trip
 from router.types import (
@@ -76,17 +68,10 @@ __all__ = ["Engine"]
 
 AnswerT = TypeVar("AnswerT")
 
-# A lease that nobody settles lapses so long after the call's deadline.
-LAPSE_SECONDS = 30.0
-ASK_AGAIN_SECONDS = 0.25
 LOOK_SECONDS = 5.0
 LOOKS_IN_TTL = 3
-# One slot is enough: of many deployments that are full, not each is asked before a call is refused.
-MOST_LOOKS = 4
 # Seconds of video, where the call names none.
 USUAL_LENGTH = 4.0
-# How many reads are sent though everybody is out.
-LEAST_BAD = 0.1
 
 
 def demand_of(call: Call[Any]) -> Demand:
@@ -149,8 +134,8 @@ class Engine:
         self.clock = clock
         self.now = now
         self._rng = rng
-        self._picks = 0
         self._budget = RetryBudget()
+        self.choosing = Choosing(learning, leasing, clock=clock, now=now, rng=rng, look=self._look)
 
     def after_fork(self) -> None:
         """In a child process: no lock is held, and nothing is in flight."""
@@ -235,7 +220,7 @@ class Engine:
 
     async def _attempt(self, trip: Trip) -> Answer:
         """One pass: pick, build, send, judge. Raises `Again` where another may follow."""
-        member = await self.pick(trip)
+        member = await self.choosing.pick(trip)
         natives = trip.owned.natives_in(member.deployment.account)
         bound = Bound(trip.call, member.deployment, natives, trip.upload)
         try:
@@ -270,162 +255,21 @@ class Engine:
             raise error from cause
         if self._is_late(trip):
             raise too_late(trip) from error
-        if trip.panic:
+        if trip.ignoring:
             raise error from cause
         error.__cause__ = cause
         trip.failed = error
         raise Again(error, surely_refused=not request.sent_whole or exchange.status is not None)
 
-    # Picking ------------------------------------------------------------------------------------
-
-    async def pick(self, trip: Trip) -> Member:
-        """The deployment of the next attempt. From memory; waits only where a read may."""
-        while True:
-            self.left(trip)
-            member = await self._member(trip)
-            if member is not None:
-                trip.tried.append(member)
-                self._picks += 1
-                member.load.picked[trip.operation] = self._picks
-                self._tell_picked(trip, member)
-                trip.waited = 0.0
-                return member
-            wait = self._until_back(trip)
-            if wait is None:
-                raise trip.failed or self.nobody(trip)
-            self._tell_wait(trip, wait, "throttled", "everybody who may serve is out for a while")
-            await trip.side.door.sleep(wait)
-            trip.waited += wait
-
-    async def _member(self, trip: Trip) -> Member | None:
-        """Who serves next: in rotation and with room, else in a panic, else nobody."""
-        limited = trip.fleet.is_limited(trip.operation)
-        member = None if limited else self.choose(trip)
-        if limited or (member is not None and self._is_on_trial(trip, member)):
-            member = await self._with_room(trip)
-        if member is None and not trip.tried and not self._owners_submit(trip):
-            member = await self._in_panic(trip)
-        return member
-
-    @staticmethod
-    def _owners_submit(trip: Trip) -> bool:
-        return trip.operation.is_submit and trip.route.follow_up
-
-    async def _in_panic(self, trip: Trip) -> Member | None:
-        """Where nobody is in rotation: one of those whom failure counting alone keeps out.
-
-        Once in a call, so that a fleet that is down is not sent every call several times. Where
-        nobody is left even so, some reads are sent all the same: they are free, and may be heard.
-        """
-        question = self._question(trip)
-        found = panicked(trip.tiers, question)
-        if not found:
-            # An owner's read has nowhere else to go: it waits, or its caller hears why not.
-            unowned = not trip.operation.is_submit and not trip.call.ids
-            tries = unowned and self._rng.random() < LEAST_BAD
-            return least_bad(trip.tiers, question) if tries else None
-        trip.panic = True
-        return await self._with_room(trip, found)
-
-    async def _with_room(self, trip: Trip, given: Sequence[Member] = ()) -> Member | None:
-        """The first of the candidates in whose limits there is room; `None` without candidates.
-
-        `given` are the only ones, in place of those in rotation.
-        """
-        patience = self._max_wait(trip)
-        until = self.clock.monotonic() + patience
-        asking = Asking(trip.demand, self.left(trip) + LAPSE_SECONDS, waits=patience > 0)
-        with self.leasing.waiting(asking):
-            return await self._room(trip, asking, until, given)
-
-    async def _room(
-        self, trip: Trip, asking: Asking, until: float, given: Sequence[Member]
-    ) -> Member | None:
-        looked, told, put_out = False, False, list[Member]()
-        while True:
-            self.left(trip)
-            left_over = [m for m in given if m not in put_out]
-            asking.members = left_over if given else self._ranked(trip, put_out)
-            if not asking.members:
-                return None
-            asking.trials = [m for m in asking.members if self._is_on_trial(trip, m)]
-            asking.last = self.clock.monotonic() >= until
-            grant, trip.lease = await self.leasing.ask(trip.side, asking)
-            if self._has_trial_elsewhere(asking, grant):
-                continue
-            if grant.index is not None:
-                member = asking.members[grant.index]
-                if self._in_rotation(trip, member):
-                    return member
-                # Put out while the store was asked: to this call it is as if it had been tried.
-                self.leasing.settle(trip.lease, "no")
-                put_out.append(member)
-                continue
-            left = min(until - self.clock.monotonic(), self.left(trip))
-            if left > 0 and not told:
-                told = True
-                self._tell_wait(trip, left, "room", "everybody who may serve is at a limit")
-            began = self.clock.monotonic()
-            # The store tells one worker whom to ask after, and nobody for a while after that.
-            if grant.unseen and (not looked or left > 0):
-                looked = True
-                await self._look_after(trip, grant.unseen)
-            elif left > 0:
-                await trip.side.door.sleep(min(ASK_AGAIN_SECONDS, left))
-            else:
-                raise trip.failed or self._full(trip, asking.members, grant)
-            trip.waited += self.clock.monotonic() - began
-
-    def _has_trial_elsewhere(self, asking: Asking, grant: Grant) -> bool:
-        """Note whose trial another worker has; whether that is all that stood in the way."""
-        refused = asking.members if grant.index is None else asking.members[: grant.index]
-        now, tested = self.now(), False
-        for place, member in enumerate(refused):
-            if member in asking.trials and grant.blocked_by(place, member.trial):
-                member.health.trial_is_taken(now)
-                tested = True
-        return tested and grant.index is None
-
-    def _is_on_trial(self, trip: Trip, member: Member) -> bool:
-        return member.health.on_trial(trip.operation, self.now())
-
-    def _in_rotation(self, trip: Trip, member: Member) -> bool:
-        # In a panic failures alone keep nobody away; what others say does, as ever.
-        ours = (Cause.FAILURES,) if trip.panic else ()
-        ignoring = (*trip.route.ignoring, *ours)
-        return member.health.ejection(trip.operation, self.now(), ignoring) is None
-
-    def _ranked(self, trip: Trip, put_out: Sequence[Member]) -> list[Member]:
-        tries = [[*trip.tried, *put_out]]
-        if not trip.operation.is_submit:
-            tries.append(list(put_out))
-        for tried in tries:
-            ranked = rank(trip.tiers, self._question(trip, tried))
-            if ranked:
-                return ranked
-        return []
-
-    def _question(self, trip: Trip, tried: Sequence[Member] = ()) -> Question[Member]:
-        strategy, now = trip.fleet.strategy, self.now()
-        return Question(trip.route, trip.demand, strategy, now, self._rng, tried)
-
-    def _tell_picked(self, trip: Trip, member: Member) -> None:
-        try:
-            self.learning.tell(functools.partial(picked, trip, member, self.now()))
-        except BaseException:
-            # What a hook raises to end the process ends the call, before anything was sent.
-            self.leasing.settle(trip.lease, "no")
-            raise
-
-    def _tell_wait(self, trip: Trip, seconds: float, cause: str, reason: str) -> None:
-        self.learning.tell(lambda: waiting(trip, seconds, cause, reason, self.now()))
-
-    async def _look_after(self, trip: Trip, jobs: Sequence[Job]) -> None:
-        """Ask how the jobs are that hold what this call needs; each answer is learned from."""
-        unseen = sorted(jobs, key=lambda job: job.seen_at)[:MOST_LOOKS]
-        await trip.side.door.together([self._look(trip, job) for job in unseen])
+    def _wait_before(self, trip: Trip, attempt: int) -> float:
+        """Seconds before another attempt: none for another deployment, a back-off for the same."""
+        if trip.operation.is_submit or self.choosing.chosen(trip, trip.tried) is not None:
+            return 0.0
+        nobody_left = self.choosing.chosen(trip, ()) is None
+        return 0.0 if nobody_left else back_off(attempt, self._rng)
 
     async def _look(self, trip: Trip, job: Job) -> None:
+        """Ask how a job is that holds what a call needs."""
         ask: Call[Any] = Call(
             operation=Operation.STATUS,
             ids=(job.native_id,),
@@ -436,74 +280,6 @@ class Engine:
         owner = Owned((job.account,), {job.account: (job.native_id,)})
         with contextlib.suppress(RouterError):
             await self.run(ask, trip.side, owned=owner)
-
-    def _full(self, trip: Trip, members: Sequence[Member], grant: Grant) -> RouterError:
-        """The error of a call for which nobody has room; it says when there will likely be some."""
-        times = self._usual(trip, members)
-        later = retry_after(grant, self.now(), times, self._rng, self.leasing.ahead)
-        self.leasing.told(later)
-        return full(trip, members, grant, later.seconds)
-
-    def _usual(self, trip: Trip, members: Sequence[Member]) -> Usual:
-        """How long jobs like this one, and requests, usually take at these."""
-        buckets: Counter[int] = Counter()
-        for member in members:
-            for operation in member.load.job_time:
-                buckets.update(member.load.histogram(JOB, operation))
-        flights = [m.load.latency.get(trip.operation) for m in members]
-        flight = max((known.cost for known in flights if known is not None), default=None)
-        return usual(buckets, trip.demand.seconds, flight)
-
-    def choose(self, trip: Trip) -> Member | None:
-        """Who serves next; a read may go to a deployment again, a submit never does."""
-        found = self._chosen(trip, trip.tried)
-        if found is None and trip.tried and not trip.operation.is_submit:
-            found = self._chosen(trip, ())
-        return found
-
-    def _chosen(self, trip: Trip, tried: Sequence[Member]) -> Member | None:
-        return choose(trip.tiers, self._question(trip, tried))
-
-    def _wait_before(self, trip: Trip, attempt: int) -> float:
-        """Seconds before another attempt: none for another deployment, a back-off for the same."""
-        if trip.operation.is_submit or self._chosen(trip, trip.tried) is not None:
-            return 0.0
-        nobody_left = self._chosen(trip, ()) is None
-        return 0.0 if nobody_left else back_off(attempt, self._rng)
-
-    def _until_back(self, trip: Trip) -> float | None:
-        """Seconds until an owner is back, where that is soon enough to wait for it.
-
-        A read waits out a throttling, as long as its deadline lets it; an owner's submit waits as
-        long as a call may wait for a slot, also where the owner is out by failures.
-        """
-        causes: tuple[Cause, ...] = (Cause.THROTTLED,)
-        until, tried = trip.deadline, set[str]()
-        if trip.operation.is_submit:
-            if not self._owners_submit(trip):
-                return None
-            # It goes nowhere twice, so nobody waits for who was tried.
-            tried = {member.deployment.id for member in trip.tried}
-            causes = (Cause.THROTTLED, Cause.FAILURES)
-            until = trip.started + self._max_wait(trip)
-        now = self.now()
-        ejections = self._ejections(trip)
-        ends = [e.until for name, e in ejections.items() if e.cause in causes and name not in tried]
-        wait = max(min(ends, default=math.inf) - now, 0.0)
-        return wait if self.clock.monotonic() + wait < min(until, trip.deadline) else None
-
-    def _max_wait(self, trip: Trip) -> float:
-        given = trip.call.max_wait
-        return trip.fleet.config.settings.max_wait if given is None else given
-
-    def _ejections(self, trip: Trip) -> dict[str, Ejection]:
-        now = self.now()
-        found = {
-            m.deployment.id: m.health.ejection(trip.operation, now, trip.route.ignoring)
-            for tier in trip.tiers
-            for m in tier.candidates
-        }
-        return {name: ejection for name, ejection in found.items() if ejection is not None}
 
     # Sending ------------------------------------------------------------------------------------
 
@@ -736,16 +512,9 @@ class Engine:
             deployment = member.deployment
             self.learning.spent(deployment.id, deployment.account, dollars, self.now())
 
-    def nobody(self, trip: Trip) -> RouterError:
-        """The error of a call for which nobody is in rotation."""
-        return nobody(trip, self._ejections(trip), self.now())
-
     def left(self, trip: Trip) -> float:
         """Seconds of the deadline that are left; raises when there are none."""
-        left = trip.deadline - self.clock.monotonic()
-        if left <= 0:
-            raise too_late(trip)
-        return left
+        return left(trip, self.clock)
 
     def _is_late(self, trip: Trip) -> bool:
         # Timers may go off a moment early; a call has no use for its last millisecond.

@@ -106,6 +106,7 @@ _UNUSED = "no counterpart here"
 _ABSENT = "names a group that is not here"
 _TAKEN = "is the name of a group as well"
 _ELSEWHERE = "other files are not read"
+_STRAY = "belongs under `router_settings`"
 _CLOSED = "goes to api.openai.com, which closed its video API in 2026; name a server in `api_base`"
 _KEYLESS = "has no `api_key`; LiteLLM would send OPENAI_API_KEY to that server, and here nothing is"
 _ENCODED = "becomes part of a URL, so its special characters must be percent-encoded"
@@ -298,7 +299,7 @@ def _entries(
     if made.entries == sum(note.is_entry for note in made.notes):
         reasons = collections.Counter(note.why for note in made.notes)
         told = "; ".join(f"{why} ({count} of them)" for why, count in reasons.items())
-        told = f"none of its {made.entries} models can be taken: {told}"
+        told = f"none of its models can be taken: {told}"
         made.problems.append((("model_list",), f"{told}; {allowed(sorted(providers))}"))
 
 
@@ -785,8 +786,10 @@ def _rest(written: Mapping[Any, Any], made: Conversion) -> None:
         if name in ("model_list", "credential_list", "environment_variables"):
             continue
         if name not in known:
+            # LiteLLM's Router takes these as arguments; its files have them in a section.
+            stray = _STRAY if name in known["router_settings"] else _UNUSED
             if _says(section):
-                made.note((str(name),), str(name), _ELSEWHERE if name == "include" else _UNUSED)
+                made.note((str(name),), str(name), _ELSEWHERE if name == "include" else stray)
         elif isinstance(section, Mapping):
             made.unused(section, known[name], name, (name,))
         elif _says(section):

@@ -140,7 +140,7 @@ class Picking:
 
     async def _enter(self) -> Attempt:
         trip = self._engine.trip(self._call, self._side)
-        member = await self._engine.pick(trip)
+        member = await self._engine.choosing.pick(trip)
         self._leaving.enter_context(self._engine.learning.in_flight(member, trip.operation))
         attempt = Attempt(self._engine, trip, member)
         self._attempt = attempt

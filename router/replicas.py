@@ -47,13 +47,13 @@ def _best_accounts(engine: Engine, trip: Trip) -> list[str]:
     accounts: list[str] = []
     wanted = trip.call.replicate or MOST_COPIES
     while len(accounts) < wanted:
-        member = engine.choose(trip)
+        member = engine.choosing.choose(trip)
         if member is None:
             break
         accounts.append(member.deployment.account)
         trip.tried += trip.fleet.of_account(member.deployment.account)
     if not accounts:
-        raise engine.nobody(trip)
+        raise engine.choosing.nobody(trip)
     return accounts
 
 

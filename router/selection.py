@@ -268,14 +268,14 @@ def panicked(tiers: Sequence[Tier[CandidateT]], question: Question[CandidateT]) 
 
 def least_bad(
     tiers: Sequence[Tier[CandidateT]], question: Question[CandidateT]
-) -> CandidateT | None:
-    """Who is out for the shortest time, of those that were not tried."""
+) -> list[CandidateT]:
+    """Who is out, the shortest time first, of those that were not tried."""
     ends = [
         (ejection.until, index, c)
         for index, c in enumerate(c for tier in tiers for c in tier.candidates)
         if c not in question.tried and (ejection := question.ejection(c)) is not None
     ]
-    return min(ends)[2] if ends else None
+    return [c for _, _, c in sorted(ends)]
 
 
 def _standing(

@@ -11,6 +11,7 @@ from router.claims import Record
 from router.errors import RouterError
 from router.fleet import Fleet, Member
 from router.leases import Lease
+from router.observations import Cause
 from router.operations import Call, Demand, Upload
 from router.ownership import Owned
 from router.selection import Route, Tier
@@ -69,8 +70,8 @@ class Trip:
     # The idempotency key under which it is sent.
     held: Held | None = None
     may_have_arrived: bool = False
-    # Sent to who is out, since nobody else is left: it is not to be sent once more.
-    panic: bool = False
+    # It goes to who is out by these, since nobody else is left: it is not to be sent once more.
+    ignoring: tuple[Cause, ...] = ()
     # Seconds that it waited since it came, or since its last pick.
     waited: float = 0.0
 

@@ -46,6 +46,7 @@ LAYERS: dict[int, set[str]] = {
         "fleet",
         "learning",
         "leasing",
+        "choosing",
         "claiming",
         "once",
         "resuming",

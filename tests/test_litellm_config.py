@@ -377,7 +377,7 @@ class TestWhichModelsAreVideoModels:
     def test_where_none_is_the_reasons_are_counted(self) -> None:
         (problem,) = refused(model("anthropic/claude-4"), model("gpt-4o"), model("o3"))
         assert problem == (
-            "<dict>: model_list: none of its 3 models can be taken: of a provider that is not "
+            "<dict>: model_list: none of its models can be taken: of a provider that is not "
             "spoken here (1 of them); not a video model (2 of them); "
             "allowed: azure, openai, runwayml"
         )
@@ -601,6 +601,10 @@ class TestSettings:
         assert config.settings.fallbacks == {"alias_1": ("films",)}
         assert "model_group_alias.films (is the name of a group as well)" in config.warnings[0]
         assert "model_group_alias.other (names a group that is not here)" in config.warnings[0]
+
+    def test_an_argument_of_litellms_router_is_told_its_place(self) -> None:
+        config = load(model("sora-2"), routing_strategy="least-busy", fallbacks=[])
+        assert "routing_strategy (belongs under `router_settings`)" in config.warnings[0]
 
     def test_other_files_are_not_read_and_that_is_told(self) -> None:
         config = load(model("sora-2"), include=["more.yaml"])

@@ -24,7 +24,13 @@ from router.cli.endings import INTERRUPTED, Shell, code_of, look_for_it, words_o
 from router.cli.onlooker import loaded
 from router.cli.servers import ended_by_signals
 from router.config import Config
-from router.errors import RouterError, StateUnavailableError
+from router.errors import (
+    JobFailedError,
+    RouterError,
+    StateUnavailableError,
+    VideoExpiredError,
+    WaitTimeoutError,
+)
 from router.events import Attempted, Event, Picked
 from router.router import Router
 from router.types import Answer, AttemptRecord, Operation, Routing, Video
@@ -93,7 +99,9 @@ Models = Annotated[
 ]
 Account = Annotated[
     str | None,
-    typer.Option("--account", metavar="NAME", help="Whose it is, for a provider's own id."),
+    typer.Option(
+        "--account", metavar="NAME", help="Only this one; needed for a provider's own ids."
+    ),
 ]
 Timeout = Annotated[
     float | None,
@@ -179,6 +187,7 @@ class Session:
     trail: Trail = field(default_factory=Trail)
     go_on: tuple[str, ...] | None = None
     told: str | None = None
+    exists: bool = False
     unread: bool = False
     _router: Router | None = None
 
@@ -222,6 +231,7 @@ class Session:
 
     def known(self, video_id: str, follow: Follow) -> None:
         """From now on the job has a name."""
+        self.exists = True
         self.go_on = ("wait", video_id, *follow.to)
         self.tell(video_id)
 
@@ -239,6 +249,7 @@ class Session:
         return video
 
     def save(self, video_id: str, output: Path, **options: Any) -> Path:
+        self.exists = True
         self.go_on = ("content", video_id, "--output", str(output))
         path = self.router.video_content(video_id, to=output, **options)
         self.note(f"saved {path}, {look.size(path.stat().st_size)}")
@@ -261,9 +272,7 @@ class Session:
 
     def interrupted(self) -> str:
         if self.go_on is not None:
-            waits = self.go_on[0] == "wait"
-            what = "the job goes on, follow it with" if waits else "the video is made, get it with"
-            return f"interrupted; {what} {self.shell.command(*self.go_on)}"
+            return f"interrupted; {self._going_on()}"
         for one in self.trail.maybe():
             advice = look_for_it(one.account, one.operation, self.shell, self.config, one.at)
             return f"interrupted before the answer came; {advice}"
@@ -271,9 +280,16 @@ class Session:
 
     def failed(self, error: RouterError) -> str:
         words = words_of(error, self.shell, self.config)
-        if self.go_on is not None and self.go_on[0] == "content":
-            return f"{words}; the video is made, get it with {self.shell.command(*self.go_on)}"
-        return words
+        ends = isinstance(error, (JobFailedError, VideoExpiredError, WaitTimeoutError))
+        if self.go_on is None or not self.exists or ends:
+            return words
+        return f"{words}; {self._going_on()}"
+
+    def _going_on(self) -> str:
+        assert self.go_on is not None
+        waits = self.go_on[0] == "wait"
+        what = "the job goes on, follow it with" if waits else "the video is made, get it with"
+        return f"{what} {self.shell.command(*self.go_on)}"
 
 
 class _Steps:
@@ -322,7 +338,7 @@ def calling(file: str, as_json: bool, *, onlooker: bool = False) -> Iterator[Ses
     except OSError as error:
         said = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
         if session.go_on is not None:
-            said += f"; go on with {session.shell.command(*session.go_on)}"
+            said += f"; {session._going_on()}"
         raise look.CommandError(said) from error
     if session.unread:
         raise typer.Exit(1)

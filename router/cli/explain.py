@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -10,8 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from router.cli import look
-from router.cli.calling import Account, Model, Models, Seconds, calling, number
+from router.cli.calling import Account, Model, Models, Seconds, Session, calling, number
 from router.cli.onlooker import DEFAULT_FILE, AsJson, File
+from router.errors import StateUnavailableError
 from router.inspection import Explained, Explanation
 from router.types import Operation
 
@@ -68,26 +69,55 @@ def explain(
             account=account,
             **named,
         )
+        full = _full(session, operation)
         if as_json:
-            look.show_json(_data(explanation))
+            look.show_json(_data(explanation, full))
         else:
-            _show(look.stdout(), explanation)
+            _show(look.stdout(), explanation, full)
+            if full.get(explanation.picked or ""):
+                look.warn(f"{explanation.picked} has no room now: the call would wait, or go on")
     if explanation.picked is None:
         raise typer.Exit(1)
 
 
-def _show(out: Console, explanation: Explanation) -> None:
+def _full(session: Session, operation: Operation) -> dict[str, str]:
+    """By deployment, the limits that the fleet has reached, its account's included.
+
+    The router's own verdict goes by what this process holds, and that is nothing.
+    """
+    assert session.config is not None
+    if session.config.settings.redis_url is None:
+        return {}
+    try:
+        seen = session.router.overview()
+    except StateUnavailableError:
+        return {}  # it was told that this goes on without
+    kinds = {"requests", "rpm" if operation.is_submit else "read_rpm"}
+    kinds |= {"jobs"} if operation.starts_job else set()
+    accounts = {one.id: one.rooms for one in seen.accounts}
+    return {
+        one.id: ", ".join(
+            f"{room.kind} {room.taken}/{room.limit}"
+            for room in (*one.rooms, *accounts[one.account])
+            if room.kind in kinds and room.taken >= room.limit
+        )
+        for one in seen.deployments
+    }
+
+
+def _show(out: Console, explanation: Explanation, full: Mapping[str, str]) -> None:
     picked = explanation.picked
     who = Text(picked, "bold green") if picked else Text("nobody", "bold red")
     head = Text.assemble((explanation.operation, "bold"), " would be served by ", who)
-    out.print(head, "", _table(out, explanation.candidates), sep="\n", soft_wrap=True)
+    out.print(head, "", _table(out, explanation.candidates, full), sep="\n", soft_wrap=True)
 
 
-def _table(out: Console, every: Sequence[Explained]) -> RenderableType:
+def _table(out: Console, every: Sequence[Explained], full: Mapping[str, str]) -> RenderableType:
     """With the reasons as a column, or where they find no room as lines below."""
     columns = (
         look.Column("deployment", [Text(one.deployment, "bold") for one in every]),
         look.Column("verdict", [Text(one.verdict, _colour(one)) for one in every]),
+        look.Column("full", [Text(full.get(one.deployment, ""), "yellow") for one in every]),
         look.Column("account", [one.facts["account"] for one in every], spare=2),
         look.Column("order", [str(one.facts["order"]) for one in every], right=True, spare=1),
         look.Column("jobs", [str(one.facts["running"]) for one in every], right=True, spare=3),
@@ -115,9 +145,12 @@ def _dollars(cost: float | None) -> str:
     return "" if cost is None else f"${cost:.2f}"
 
 
-def _data(explanation: Explanation) -> dict[str, Any]:
+def _data(explanation: Explanation, full: Mapping[str, str]) -> dict[str, Any]:
     return {
         "operation": explanation.operation,
         "picked": explanation.picked,
-        "candidates": [one._asdict() for one in explanation.candidates],
+        "candidates": [
+            {**one._asdict(), "full": full.get(one.deployment) or None}
+            for one in explanation.candidates
+        ],
     }

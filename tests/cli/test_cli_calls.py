@@ -352,6 +352,13 @@ def test_a_download_that_fails_keeps_what_was_paid(desk: Desk) -> None:
     assert desk.err.endswith(go_on)
 
 
+def test_a_wait_that_hears_nothing_any_more_says_the_id(desk: Desk) -> None:
+    desk.configure(deadline=0.5)
+    desk.provider.fault("reset", times=None, operation="status")
+    made = desk.tell("generate", "x", "--wait", code=1).strip()
+    assert desk.err.endswith(f"the job goes on, follow it with `video-router wait {made}`\n")
+
+
 def test_a_key_that_is_refused_names_its_account(desk: Desk) -> None:
     desk.configure(accounts={"east": {"api_key": "sk-wrong"}})
     line = desk.refuse("generate", "x", "--account", "east", code=1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from cli_processes import PATIENCE, Run, Start, environment, python, until
 from router.testing import StandIn
 from router.testing.media import CLIP
 
+ROOT = Path(__file__).parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WITHOUT = """
 import runpy, sys
@@ -165,3 +168,37 @@ def test_help_of_all_has_headings_and_every_command(run: Run) -> None:
     told = run("--help").stdout
     for words in ("A call", "The fleet", "generate", "extend", "explain", " ids "):
         assert words in told
+
+
+def test_the_transcript_in_the_readme_is_true(tmp_path: Path) -> None:
+    section = (ROOT / "README.md").read_text().partition("## From the shell")[2]
+    (block,) = re.findall(r"^```console\n(.*?)^```", section.partition("\n## ")[0], re.M | re.S)
+    typed = [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+    (tmp_path / "luna.mp4").write_bytes(CLIP)
+    (tmp_path / "deployments.yaml").write_bytes((ROOT / "deployments.yaml").read_bytes())
+    with StandIn(accounts={"sk-east": "east", "sk-west": "west"}) as both:
+        told = shell(
+            tmp_path,
+            "\n".join(
+                [
+                    f"export EAST_URL={both.base_url} WEST_URL={both.base_url}",
+                    f'video-router() {{ "{sys.executable}" -m router "$@"; }}',
+                    "exec 2>&1",
+                    *(f"echo {shlex.quote(f'$ {line}')}\n{line}" for line in typed),
+                ]
+            ),
+        )
+    assert told.returncode == 0
+    assert _alike(told.stdout.decode()) == _alike(block)
+
+
+def _alike(told: str) -> list[str]:
+    """Without what is another each time: ids, times, and which of two equals was drawn."""
+    told = re.sub(r"video_vr1[\w-]+", "ID", told)
+    told = re.sub(r"(waited|after) [\d.]+ m?s", r"\1 T", told)
+    told = re.sub(r"(queued on|served by) (?:east|west)", r"\1 D", told)
+    kept = [line for line in told.splitlines() if "in_progress" not in line]
+    before = kept.index(next(line for line in kept if line.startswith("deployment ")))
+    # Whose the video is decides what stands in the rows.
+    head, rule, *rows = kept[before:]
+    return [*kept[:before], head.rstrip(), rule, *(row.split(" ")[0] for row in rows)]

@@ -21,6 +21,7 @@ from simulation import run
 from timelines import retold
 
 from router import (
+    choosing,
     claiming,
     downloads,
     engine,
@@ -271,7 +272,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
         error.retry_after = max(e.until - now for e in ejections.values()) + 1.0
         return error
 
-    patch.setattr(engine, "nobody", nobody)
+    patch.setattr(choosing, "nobody", nobody)
 
 
 @breaks("ejections are deserved")
@@ -734,7 +735,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @breaks("no pick of the ejected")
 def _(patch: pytest.MonkeyPatch) -> None:
     """Who is put out while the store is asked for room serves all the same."""
-    patch.setattr(engine.Engine, "_in_rotation", lambda *args: True)
+    patch.setattr(choosing.Choosing, "_in_rotation", lambda *args: True)
 
 
 @breaks("all know the same")
@@ -772,14 +773,14 @@ def _(patch: pytest.MonkeyPatch) -> None:
         every = [c for tier in tiers for c in tier.candidates]
         return [c for c in every if question.ejection(c, *everybody) is None]
 
-    patch.setattr(engine, "panicked", panicked)
-    patch.setattr(engine.Engine, "_in_rotation", lambda *args: True)
+    patch.setattr(choosing, "panicked", panicked)
+    patch.setattr(choosing.Choosing, "_in_rotation", lambda *args: True)
 
 
 @breaks("no needless refusal")
 def _(patch: pytest.MonkeyPatch) -> None:
     """Failure counting empties a route."""
-    patch.setattr(engine, "panicked", lambda *args: [])
+    patch.setattr(choosing, "panicked", lambda *args: [])
 
 
 @breaks("who fails is out")
