@@ -76,9 +76,7 @@ class Fleet:
             for d in config.deployments
         }
         self._limited = {
-            operation: any(
-                m.needs_of(Demand(operation)) for m in self.members.values()
-            )
+            operation: any(m.needs_of(Demand(operation)) for m in self.members.values())
             for operation in Operation
         }
         self.codec = _codec(config)

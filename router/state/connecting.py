@@ -41,7 +41,7 @@ __all__ = ["RIGHTS", "Client", "connect", "shown"]
 
 RIGHTS = (
     # The one script, and what it does.
-    "+eval +evalsha +time +expire +expireat +set +get +incr +type "
+    "+eval +evalsha +time +expire +expireat +set +get +del +incr +type "
     "+hset +hsetnx +hget +hmget +hgetall +hstrlen +hdel +hincrby +hincrbyfloat +hvals "
     "+zadd +zrem +zcard +zcount +zrank +zrange +zscore +zrangebyscore +zremrangebyscore "
     "+lpush +ltrim +lrange "
