@@ -68,15 +68,17 @@ class Claiming:
 
         Raises `StateUnavailableError` where the store does not answer.
         """
-        return await self._asked(side, key, fingerprint, self._lapse(seconds))
+        return await self._asked(side, key, fingerprint, self._lapse(seconds), seconds)
 
     async def look(self, side: Side, key: str) -> Record | None:
         """What stands under a key; `None` where nothing does. Raises `StateUnavailableError`."""
         # A claim that lapses at once is none.
-        claimed = await self._asked(side, key, "", 0.0)
+        claimed = await self._asked(side, key, "", 0.0, PATIENCE)
         return None if claimed.mine else claimed.record
 
-    async def _asked(self, side: Side, key: str, fingerprint: str, lapse: float) -> Claimed:
+    async def _asked(
+        self, side: Side, key: str, fingerprint: str, lapse: float, seconds: float
+    ) -> Claimed:
         held = self._held.get(key)
         if held is not None:
             # The store may have been emptied, and not know of this call yet.
@@ -89,13 +91,13 @@ class Claiming:
             raise _out_of_reach(sharing.away)
         future = sharing.claim(claim)
         try:
-            return await side.door.hear(future, PATIENCE)
+            return await side.door.hear(future, min(PATIENCE, seconds))
         except BaseException as exc:
             # Granted too late, or granted though the answer was lost: nothing was sent under it.
             future.cancel()
             future.add_done_callback(functools.partial(self._give_back, claim))
             if isinstance(exc, TimeoutError):
-                raise _out_of_reach(f"no answer within {PATIENCE:g} s") from exc
+                raise _out_of_reach("it does not answer in time") from exc
             if isinstance(exc, OSError):
                 raise _out_of_reach(str(exc)) from exc
             raise
@@ -125,7 +127,8 @@ class Claiming:
             with self._lock:
                 self._held.pop(key, None)
                 ended = ACCEPTED if held.made else UNKNOWN if held.out else FREE
-            self._order(_conclusion(held, ended))
+            if not held.told:
+                self._order(_conclusion(held, ended))
 
     def of(self, key: str | None) -> Held | None:
         """What a call that is under way under this key, as it was written, holds."""
@@ -152,6 +155,12 @@ class Claiming:
         with self._lock:
             held.out -= 1
 
+    def accepted(self, held: Held, made: str) -> None:
+        """A job was accepted, and has this id; all who ask are to hear of it at once."""
+        held.accepted(made)
+        held.told = True
+        self._order(_conclusion(held, ACCEPTED))
+
     def found(self, key: str, record: Record, made: str) -> None:
         """The job of a call that nobody knew the end of."""
         held = Held(key, record, 0.0, made=made)
@@ -159,7 +168,7 @@ class Claiming:
 
     def _renewals(self) -> Sequence[Command]:
         with self._lock:
-            return [_renewal(held) for held in self._held.values()]
+            return [_renewal(held) for held in self._held.values() if not held.told]
 
     def _order(self, command: Command) -> None:
         if self._sharing is None:

@@ -567,9 +567,9 @@ class Deployment:
         if prices is None or seconds is None:
             return None
         if isinstance(prices, (int, float)):  # as a tuple: this is on the path of a pick
-            return prices * seconds
+            return round(prices * seconds, 6)
         price = prices.get(_size(size)) if size is not None else _alike(prices)
-        return None if price is None else price * seconds
+        return None if price is None else round(price * seconds, 6)
 
     def cost_at_most(self, size: str | None, seconds: float) -> float | None:
         """The same, and for a size without a price that of the dearest."""

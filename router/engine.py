@@ -23,13 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from router import errors
+from router.advising import ADVISED, Advising
 from router.choosing import Choosing, left
 from router.claiming import Claiming, key_of
 from router.errors import Accepted, RouterError
 from router.fleet import Fleet, Member
-from router.ids import Copy
+from router.ids import Copy, Kind
 from router.learning import Learning
-from router.leases import Job
+from router.leases import Job, Settle
 from router.leasing import Leasing, job_of
 from router.messages import NOTHING_SAID, ErrorBody, InvalidBody, Reply, Request
 from router.operations import Call, Demand, Upload, opened
@@ -42,6 +43,8 @@ from router.reporting import (
     attempted,
     cost_of,
     error_of,
+    id_of,
+    made_by,
     own,
     reason_of,
     request_id_of,
@@ -57,6 +60,7 @@ from router.trip import Side, Trip
 from router.types import (
     Answer,
     AttemptRecord,
+    Character,
     Clock,
     Operation,
     Video,
@@ -125,11 +129,13 @@ class Engine:
         rng: random.Random,
         leasing: Leasing,
         claiming: Claiming,
+        advising: Advising,
     ) -> None:
         self.fleet = fleet
         self.learning = learning
         self.leasing = leasing
         self.claiming = claiming
+        self.advising = advising
         self.on_call: Callable[[], object] = lambda: None
         self.clock = clock
         self.now = now
@@ -143,6 +149,7 @@ class Engine:
         self.learning.after_fork()
         self.leasing.after_fork()
         self.claiming.after_fork()
+        self.advising.after_fork()
         for member in self.fleet.members.values():
             member.load.forget_flights()
 
@@ -156,14 +163,17 @@ class Engine:
         sink: Sink | None = None,
         upload: Upload | None = None,
         owned: Owned | None = None,
+        part_of: Trip | None = None,
     ) -> AnswerT:
         """One call, from description to answer, with our ids and its routing.
 
         `sink` takes a download. `upload` is the call's file where it has been opened before, and
-        `owned` its owners where they are known.
+        `owned` its owners where they are known. What it is `part_of` has had its advice.
         """
         trip = self.trip(call, side, owned)
         trip.sink = sink
+        if part_of is not None:
+            trip.advice, trip.clip = part_of.advice, part_of.clip
         self._budget.called()
         if call.upload is None or upload is not None:
             trip.upload = upload
@@ -174,6 +184,8 @@ class Engine:
         return cast("AnswerT", answer)  # the operation of a Call[T] is one that answers T
 
     async def _served(self, trip: Trip) -> Answer:
+        if trip.operation in ADVISED and trip.advice is None:
+            await self.advising.on(trip)
         try:
             return await self._attempt(trip)
         except Again as first:
@@ -242,6 +254,9 @@ class Engine:
         if isinstance(answer, Video) and trip.operation.starts_job:
             # Before anybody is told: what a hook raises must not lose a job that is paid for.
             self.accepted(trip, member, Copy(member.deployment.account, answer.id), answer)
+        elif isinstance(answer, Character) and trip.held is not None:
+            copy = Copy(member.deployment.account, answer.id)
+            trip.held.accepted(id_of(trip, Kind.CHARACTER, *copy))
         self._record(trip, member, exchange, outcome, seconds, answer)
         if outcome.error is None:
             if answer is None:  # a repeated delete that found nothing left to delete
@@ -412,7 +427,10 @@ class Engine:
         """The provider's answer with our ids and its routing; what it says of jobs is noted."""
         account = member.deployment.account
         copies = [Copy(account, video.id) for video in videos_in(answer)]
+        native = answer.id if isinstance(answer, Character) else ""
         own(trip, member, answer)
+        if trip.operation is Operation.CREATE_CHARACTER:
+            self.advising.made(trip, Copy(account, native))
         if trip.operation is Operation.DELETE:
             self.learning.gone(trip.fleet, Copy(account, trip.owned.natives_in(account)[0]))
         for copy, video in zip(copies, videos_in(answer), strict=True):
@@ -449,8 +467,28 @@ class Engine:
         seconds = trip.demand.seconds if told is None or extended else told
         job = job_of(copy, member, trip.operation, status, worker, self.now(), seconds)
         self.learning.started(member, job)
+        if trip.held is not None:
+            # Told together with the job: whoever finds one finds the other.
+            self.claiming.accepted(trip.held, id_of(trip, Kind.VIDEO, *copy))
         self.leasing.settle(trip.lease, "yes", job, member.job_ttl)
         self._spent(trip, member, video)
+
+    def adopted(
+        self, copy: Copy, deployment: str | None, operation: str | None, token: str | None
+    ) -> None:
+        """A job was found of which nobody heard that it was accepted: it is booked as one that was.
+
+        It takes over the slot that its submit held under `token`.
+        """
+        members = self.fleet.of_account(copy.account)
+        member = next((m for m in members if m.deployment.id == deployment), members[0])
+        now = self.now()
+        worker = self.learning.sharing.worker if self.learning.sharing else ""
+        started = Operation(operation or Operation.GENERATION)
+        job = job_of(copy, member, started, "queued", worker, now, 0.0)
+        self.learning.started(member, job)
+        slots = self.fleet.job_resources(copy.account) if token else ()
+        self.leasing.order(Settle(token or "", (), slots, member.job_ttl, job))
 
     def reported(
         self,
@@ -511,6 +549,11 @@ class Engine:
         if dollars is not None:
             deployment = member.deployment
             self.learning.spent(deployment.id, deployment.account, dollars, self.now())
+        size, length = made_by(trip, answer)
+        seconds = trip.demand.seconds if length is None else length
+        budget = member.budget(Demand(trip.operation, seconds, size))
+        if budget is not None:
+            self.leasing.costs(trip.lease, budget)
 
     def left(self, trip: Trip) -> float:
         """Seconds of the deadline that are left; raises when there are none."""

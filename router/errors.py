@@ -29,6 +29,8 @@
             ├── RateLimitError          429 (also a TryLaterError)
             └── InternalServerError     5xx
 
+Beside the tree stands `RouterWarning`, for what may be sent and may not come out as it was meant.
+
 Each error carries the facts as attributes, and `accepted`: whether a provider took on a paid job or
 stored an asset because of this call: `"no"`, `"maybe"` or `"yes"`. Errors survive pickling, so a
 queue worker may return them.
@@ -62,6 +64,7 @@ __all__ = [
     "PermissionDeniedError",
     "RateLimitError",
     "RouterError",
+    "RouterWarning",
     "StateUnavailableError",
     "StatusError",
     "TryLaterError",
@@ -130,6 +133,14 @@ def _rebuild(cls: type[RouterError], args: tuple[Any, ...]) -> RouterError:
     return error
 
 
+class RouterWarning(UserWarning):
+    """Advice on a call that is about to be sent, which also stands in its `.routing.warnings`.
+
+    It is issued by `warnings.warn`, so `warnings.simplefilter` silences it, or makes it an error:
+    then the call ends before anything is sent.
+    """
+
+
 class ConfigError(RouterError):
     """The configuration, or an argument, is refused; `problems` lists every reason found."""
 
@@ -186,8 +197,9 @@ class AmbiguousSubmitError(RouterError):
 
     The router never sends such a call again. `deployment`, `account` and `operation` say where
     and what; `sent_at` when, as a Unix time in seconds; `traits` (`model`, `seconds`, `size`, and a
-    digest of the prompt) tell the job from others. `router.resume(error)` looks for it, and follows
-    it where it is found.
+    digest of the prompt) tell the job from others; `token` is that of the slot it still holds, as
+    `video-router jobs` lists it. `router.resume(error)` looks for the job, and follows it where it
+    is found.
     """
 
     def __init__(
@@ -196,10 +208,12 @@ class AmbiguousSubmitError(RouterError):
         *,
         sent_at: float | None = None,
         traits: Mapping[str, str | None] | None = None,
+        token: str | None = None,
         **facts: Any,
     ) -> None:
         super().__init__(message, **{"accepted": "maybe", **facts})
         self.sent_at = sent_at
+        self.token = token
         self.traits = dict(traits or {})
 
 

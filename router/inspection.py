@@ -26,7 +26,7 @@ from router.operations import Call, Demand
 from router.ownership import Owned, owned_by, route_of
 from router.providers import Bound
 from router.reporting import id_of
-from router.selection import Obstacle, Question, explain, tiers
+from router.selection import Obstacle, Question, Tier, explain, tiers
 from router.spending import Spending
 from router.state import Picture
 from router.transport import Patience, Unanswered
@@ -140,7 +140,8 @@ def _verdicts(engine: Engine, question: Question[Member], max_cost: float | None
     """Selection's verdicts; whoever could serve and has no room gives way to the next."""
     fleet, route = engine.fleet, question.route
     known = list(fleet.members.values())
-    judged = explain(known, tiers(known, route), question)
+    every = tiers(known, route)
+    judged = explain(known, every, question)
     full: dict[Member, Obstacle] = {}
     for member, obstacle, _ in judged:
         lacking = _lacking(engine, member, question.demand, max_cost)
@@ -149,7 +150,8 @@ def _verdicts(engine: Engine, question: Question[Member], max_cost: float | None
     if not full:
         return judged
     others = [member for member in known if member not in full]
-    rest = explain(others, tiers(others, route), question)
+    left = (Tier.of(m for m in tier.candidates if m not in full) for tier in every)
+    rest = explain(others, [tier for tier in left if tier.candidates], question)
     again = {member: (member, obstacle, score) for member, obstacle, score in rest}
     return [again.get(m) or (m, full[m], score) for m, _, score in judged]
 
@@ -168,8 +170,8 @@ def _lacking(
     """What a member that could serve lacks: a price that is low enough, or room."""
     cost = member.deployment.cost(demand.size, demand.seconds)
     if max_cost is not None and demand.operation.starts_job and (cost is None or cost > max_cost):
-        asks = "it names no price" if cost is None else f"it asks ${cost:.4g}"
-        return Obstacle("full", f"{asks}, and max_cost is ${max_cost:.4g}")
+        asks = "it names no price" if cost is None else f"it asks ${cost:.6g}"
+        return Obstacle("full", f"{asks}, and max_cost is ${max_cost:.6g}")
     lacking = engine.leasing.lacking(member.needs_of(demand))
     return None if lacking is None else _full(*lacking)
 

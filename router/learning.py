@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeAlias
 
+from router import _logs
 from router.config import JOB_TTL
 from router.errors import RateLimitError
 from router.events import Ejected, Event, JobFinished, OnEvent, Restored
@@ -407,7 +408,7 @@ class Learning:
                 # In a thread of ours nobody is there to take it, and the thread is to live.
                 if sharing.inline:
                     raise
-                log.exception("on_event failed")
+                log.exception("on_event failed", extra=_logs.fields("hook-failed"))
 
     def _spent_by_all(self, key: CountKey, count: int) -> None:
         _, deployment, account, day, unit = key
@@ -448,7 +449,12 @@ class Learning:
         """Another release shares more than this one understands: that is left to it."""
         if not self._puzzled:
             self._puzzled = True
-            log.warning("other workers share %s, which this release does not know; passed by", what)
+            extra = _logs.fields("not-understood")
+            log.warning(
+                "other workers share %s, which this release does not know; passed by",
+                what,
+                extra=extra,
+            )
 
     # Operators ----------------------------------------------------------------------------------
 
@@ -478,7 +484,8 @@ class Learning:
         if retired:
             why += f"; out all the same: {member.health.retires_why}"
         if was_out:
-            log.warning("back in rotation (%s): %s", why, name, extra=_extra(member))
+            extra = _returned(member, None)
+            log.warning("back in rotation (%s): %s", why, name, extra=extra)
         self.tell(lambda: Restored(now, name, member.deployment.account, why))
         if retired:
             self.retired(member)
@@ -512,7 +519,7 @@ class Learning:
         try:
             self._on_event(event())
         except Exception:
-            log.exception("on_event failed")
+            log.exception("on_event failed", extra=_logs.fields("hook-failed"))
 
     def _welcome(self, member: Member, scope: Scope, now: float) -> None:
         """It is back in rotation, by a call that went well."""
@@ -520,7 +527,8 @@ class Learning:
         if self.sharing is not None:
             change = Change(now, self.sharing.worker, name, f"back ({scope})", why)
             self.sharing.tell_returned(name, scope, now, change)
-        log.warning("back in rotation for %s (%s): %s", scope, why, name, extra=_extra(member))
+        extra = _returned(member, scope)
+        log.warning("back in rotation for %s (%s): %s", scope, why, name, extra=extra)
         account = member.deployment.account
         self.tell(lambda: Restored(now, name, account, why, scope=scope))
 
@@ -541,7 +549,15 @@ class Learning:
                 ejection.scope,
                 ", ".join(deployment.id for deployment in deployments),
                 ejection.reason,
-                extra=_extra(ejected[0][0]),
+                extra=_logs.fields(
+                    "ejected",
+                    deployment=deployments[0].id,
+                    account=deployments[0].account,
+                    deployments=[deployment.id for deployment in deployments],
+                    scope=str(ejection.scope),
+                    cause=ejection.cause.value,
+                    seconds=ejection.until - now,
+                ),
             )
         # At last, since who is told may act on it.
         for member, ejection in ejected:
@@ -571,8 +587,14 @@ def _same_key(one: Member, other: Member) -> bool:
     return one.headers == other.headers if keys == (None, None) else keys[0] == keys[1]
 
 
-def _extra(member: Member) -> dict[str, str]:
-    return {"deployment": member.deployment.id, "account": member.deployment.account}
+def _returned(member: Member, scope: Scope | None) -> dict[str, object]:
+    """What the log's line carries of one that is back, for all it was out for or for `scope`."""
+    return _logs.fields(
+        "restored",
+        deployment=member.deployment.id,
+        account=member.deployment.account,
+        scope=None if scope is None else str(scope),
+    )
 
 
 def _counted(member: Member, key: CountKey, count: int) -> None:

@@ -203,12 +203,16 @@ class Spend:
 
     It counts once, however often it is told, and not at all if it was given back before, or if the
     day on which it was spent is over.
+
+    An `amount` below 0 is what was reserved too much under another token, `of`. It counts only
+    where so much stands under that one: no sum falls below what others have spent.
     """
 
     token: str
     resource: str
     amount: int
     at: float
+    of: str = ""
 
     @property
     def gives_back(self) -> bool:

@@ -14,8 +14,16 @@ store is away a worker spends up to its share of a day's limit, less what it has
 before, and tells of it when the store is back. So the same workers spend in that time the limit at
 most on top of what was spent before, and in a day less than twice the limit; one that starts anew
 has a share anew. Each sum is told under a token of its own, so it counts once, and is lost only
-where a worker dies or has more than `MOST_ORDERS` to tell. A store that is emptied forgets what was
-spent on that day.
+where a worker dies or has more than `MOST_ORDERS` to tell.
+
+What is reserved is a guess where a call names no length; when the job is accepted the day's sum
+becomes what it costs, which may be more than was left.
+
+A store that was emptied is told anew, by each worker that lives on, what that one spent on that
+day: under the same tokens, so that what was spent before the worker noticed counts once. Of more
+than `MOST_TOKENS` the older ones are told as one sum; an order about one of those that was still
+under way may count besides, so that rather too much is counted. What the dead have spent is
+forgotten; and who asks before the living have told finds their money unspent.
 """
 
 from __future__ import annotations
@@ -116,6 +124,7 @@ class Leasing:
         self._asked_after = 0
         if self._sharing is not None:
             self._sharing.register = self._own.held
+            self._sharing.spent = self._own.spent
             self._sharing.running = self._running
 
     def after_fork(self) -> None:
@@ -245,6 +254,21 @@ class Leasing:
         else:
             settle = Settle(lease.token, back, slots, lease.job_ttl, job)
         self.order(settle)
+
+    def costs(self, lease: Lease | None, budget: Need) -> None:
+        """What a lease was for was accepted, or may have been, and costs so much in truth.
+
+        The day's sum becomes that, whatever was reserved. What costs more than was reserved before
+        midnight costs it today; what costs less leaves the new day alone.
+        """
+        reserved, token = 0, ""
+        if lease is not None:
+            needs = (need for need in lease.needs if need.resource == budget.resource)
+            reserved, token = sum(need.amount for need in needs), lease.token
+        if budget.amount != reserved:
+            own = f"{token or uuid.uuid4().hex}:costs"
+            more = budget.amount - reserved
+            self.order(Spend(own, budget.resource, more, self._now(), token))
 
     def order(self, command: Command) -> None:
         """Carry a command out, here and in the store."""

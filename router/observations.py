@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from router.characters import MOST_CHARACTERS, CharacterFacts
+from router.ids import Copy
 from router.types import Operation
 
 __all__ = [
@@ -351,6 +353,7 @@ class Batch:
     ejections: dict[EjectionKey, Ejection] = field(default_factory=dict)
     restored: dict[str, float] = field(default_factory=dict)
     returned: dict[tuple[str, Scope], float] = field(default_factory=dict)
+    characters: dict[Copy, CharacterFacts] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
 
     def add_sums(self, key: SumsKey, sums: Sums) -> None:
@@ -377,6 +380,12 @@ class Batch:
             key = deployment, side
             self.returned[key] = max(self.returned.get(key, 0.0), at)
 
+    def add_character(self, copy: Copy, facts: CharacterFacts) -> None:
+        """One was made; while nobody takes the batch, the oldest are dropped for it."""
+        self.characters[copy] = facts
+        if len(self.characters) > MOST_CHARACTERS:
+            del self.characters[next(iter(self.characters))]
+
     def __bool__(self) -> bool:
         learned = self.sums or self.counts or self.ejections or self.restored or self.returned
-        return bool(learned or self.changes)
+        return bool(learned or self.characters or self.changes)

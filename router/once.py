@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
 from router import operations
@@ -30,6 +30,7 @@ from router.engine import Engine
 from router.errors import (
     Accepted,
     AmbiguousSubmitError,
+    BadRequestError,
     ConflictError,
     DeadlineExceededError,
     RouterError,
@@ -95,7 +96,8 @@ async def once(engine: Engine, call: Call[AnswerT], side: Side, send: Send[Answe
                 with claiming.holding(claimed.record, key_of(key), seconds) as held:
                     bounded = dataclasses.replace(call, deadline=left())
                     answer = await send(engine, bounded, side, upload)
-                    held.accepted(str(answer.id))  # type: ignore[attr-defined]  # all answers of submits
+                    if not held.told:
+                        claiming.accepted(held, str(answer.id))  # type: ignore[attr-defined]  # all
                 return answer
             record = claimed.record
             if record.fingerprint != written:
@@ -144,7 +146,10 @@ def _fingerprint(call: Call[Any], upload: Upload | None, left: Callable[[], floa
         if field.name not in _SERVING and field.name != "upload"
     }
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps(asked, sort_keys=True, default=repr).encode())
+    try:
+        digest.update(json.dumps(_plain(asked), sort_keys=True).encode())
+    except (ValueError, RecursionError) as exc:
+        raise BadRequestError(f"the call cannot be written as a request: {exc}") from exc
     if upload is not None:
         offset = 0
         while chunk := upload.source.read_at(offset, _CHUNK):
@@ -152,6 +157,15 @@ def _fingerprint(call: Call[Any], upload: Upload | None, left: Callable[[], floa
             offset += len(chunk)
             left()
     return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; what JSON has not, no request can be made of anyway."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, (str, int, float, bool)) or value is None else repr(value)
 
 
 # Errors ------------------------------------------------------------------------------------------
@@ -176,9 +190,14 @@ def _conflict(call: Call[Any]) -> RouterError:
 
 def _nobody_knows(call: Call[Any], record: Record) -> RouterError:
     where = f" to {record.deployment}" if record.deployment else ""
+    helps = (
+        "look in the account; where the character is not, take another key"
+        if call.operation is Operation.CREATE_CHARACTER
+        else "a job may be running; router.resume(error) looks for it"
+    )
     return AmbiguousSubmitError(
-        f"a call under this idempotency key was on its way{where} when it was last heard of: a job "
-        "may be running; router.resume(error) looks for it",
+        f"a call under this idempotency key was on its way{where} when it was last heard of: "
+        f"{helps}",
         sent_at=record.at,
         deployment=record.deployment or None,
         account=record.account or None,

@@ -60,6 +60,9 @@ def _best_accounts(engine: Engine, trip: Trip) -> list[str]:
 async def _copies(
     engine: Engine, trip: Trip, accounts: Sequence[str], upload: Upload | None
 ) -> list[Character | RouterError]:
+    # Once for all copies, whose own calls come from threads that are no caller's.
+    trip.upload = upload
+    await engine.advising.on(trip)
     copies = [_copy(engine, trip, account, upload) for account in accounts]
     return await trip.side.door.together(copies)
 
@@ -71,7 +74,7 @@ async def _copy(
         own = dataclasses.replace(
             trip.call, account=account, replicate=1, deadline=engine.left(trip)
         )
-        return await engine.run(own, trip.side, upload=upload)
+        return await engine.run(own, trip.side, upload=upload, part_of=trip)
     except RouterError as error:
         return error
 
@@ -95,7 +98,7 @@ def _joined(
             account=routings[0].account,
             attempts=tuple(tried),
             seconds=engine.clock.monotonic() - trip.started,
-            warnings=(note,) if fewer else (),
+            warnings=(*(trip.advice or ()), *((note,) if fewer else ())),
             copies=tuple(copy.account for copy in copies),
             failures={account: str(error) for account, error in failed.items()},
             metadata=trip.call.metadata,

@@ -43,6 +43,7 @@ __all__ = [
     "full",
     "id_of",
     "job_failed",
+    "made_by",
     "nobody",
     "own",
     "picked",
@@ -118,11 +119,13 @@ def with_routing(
 
 
 def _warnings(trip: Trip, member: Member) -> tuple[str, ...]:
-    """What the caller may want to know of how it was served."""
+    """What the caller may want to know of the call, and of how it was served."""
+    advice = trip.advice or ()
     names, groups = trip.route.names, member.deployment.model_names
     if names is None or set(names) & set(groups):
-        return ()
-    return (f"nobody of {', '.join(names)} was left: served by the fallback {groups[0]}",)
+        return advice
+    fell_back = f"nobody of {', '.join(names)} was left: served by the fallback {groups[0]}"
+    return (*advice, fell_back)
 
 
 def cost_of(trip: Trip, member: Member, answer: Answer | None) -> float | None:
@@ -134,12 +137,17 @@ def cost_of(trip: Trip, member: Member, answer: Answer | None) -> float | None:
     """
     if not trip.operation.starts_job:
         return None
+    return member.deployment.cost(*made_by(trip, answer))
+
+
+def made_by(trip: Trip, answer: Answer | None) -> tuple[str | None, float | None]:
+    """The size and the seconds of the video that is new, as far as they are known."""
     size, length = trip.call.size, length_in(trip.call.seconds)
     if isinstance(answer, Video):
         extended = trip.operation is Operation.EXTENSION
         size, told = answer.size or size, length_in(answer.seconds)
         length = length if told is None or extended else told
-    return member.deployment.cost(size, length)
+    return size, length
 
 
 # Errors ----------------------------------------------------------------------------------------
@@ -169,6 +177,7 @@ def error_of(
     if issubclass(kind, errors.AmbiguousSubmitError):
         facts["sent_at"] = exchange.at - trip.attempts[-1].seconds
         facts["traits"] = traits_of(trip.call, member)
+        facts["token"] = trip.lease.token if trip.lease is not None else None
         said = f"{outcome.result}: a job may be running; {said}".rstrip("; ")
     what = f"{exchange.status} " if exchange.status else ""
     return kind(f"{what}{member.deployment.redact(said or outcome.result)}", **facts)
@@ -248,10 +257,10 @@ def too_dear(trip: Trip, members: Sequence[Member]) -> RouterError:
     told = []
     for member in members:
         cost = trip.cost(member)
-        asks = "names no price" if cost is None else f"asks ${cost:.4g}"
+        asks = "names no price" if cost is None else f"asks ${cost:.6g}"
         told.append(f"{member.deployment.id} {asks}")
     return errors.BadRequestError(
-        f"nobody does this for max_cost=${trip.call.max_cost:.4g}: {'; '.join(told)}",
+        f"nobody does this for max_cost=${trip.call.max_cost:.6g}: {'; '.join(told)}",
         **trip.facts(),
     )
 

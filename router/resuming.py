@@ -22,14 +22,13 @@ from router.errors import (
     AmbiguousSubmitError,
     BadRequestError,
     RouterError,
-    UnsupportedOperationError,
 )
 from router.ids import Copy, Kind
 from router.listing import list_videos
 from router.operations import Options
 from router.reporting import digest_of
 from router.trip import Side
-from router.types import Operation, Video
+from router.types import Operation, Video, length_in
 from router.waiting import wait
 
 __all__ = ["resume"]
@@ -39,6 +38,7 @@ SKEW_SECONDS = 60.0
 PAGE = 100
 MOST_PAGES = 10
 ASK_AGAIN_SECONDS = 1.0
+ASK_SECONDS = 5.0
 
 
 async def resume(
@@ -54,15 +54,16 @@ async def resume(
     """Find the job that an error is about, wait for its end, and return the video.
 
     The error may have been pickled, and come from another process. Takes what `video_wait` takes.
-    Raises `BadRequestError` where surely nothing was accepted, and `AmbiguousSubmitError` where
-    nobody can say which job it was: of an account's jobs none, or more than one, may be it.
+    `wait_timeout` bounds the waiting alone, `deadline` each look. Raises `BadRequestError` where
+    surely nothing was accepted, and `AmbiguousSubmitError` where nobody can say which job it was:
+    of an account's jobs none, or more than one, may be it, or they could not be looked at.
     """
     if not isinstance(error, RouterError):
         raise BadRequestError(f"resume takes an error of the router's, not {type(error).__name__}")
     if error.operation == Operation.CREATE_CHARACTER:
         raise BadRequestError(
-            "resume follows jobs; a character is made at once: the same call, under the same "
-            "idempotency key, answers with it"
+            "resume follows jobs, and a character is none: look for it in the account; where it is "
+            "not, make the call again, under another idempotency key if it had one"
         ) from error
     video_id = error.video_id or await _found(engine, side, error, options)
     return await wait(
@@ -82,14 +83,23 @@ async def _found(engine: Engine, side: Side, error: RouterError, options: Option
         raise BadRequestError(
             "surely nothing was accepted, so there is nothing to resume: make the call again"
         ) from error
-    record = None
-    if error.idempotency_key is not None:
-        record = await _record(engine, side, error.idempotency_key, options)
-        if record is not None and record.state == ACCEPTED:
-            return record.id
+    try:
+        return await _sought(engine, side, error, options)
+    except AmbiguousSubmitError:
+        raise
+    except RouterError as why:
+        # Whatever keeps us from looking says nothing of the job.
+        raise _anew(error, f"it could not be looked for: {why}") from why
+
+
+async def _sought(engine: Engine, side: Side, error: RouterError, options: Options) -> str:
+    key = error.idempotency_key
+    record = await _record(engine, side, key, options) if isinstance(key, str) else None
+    if record is not None and record.state == ACCEPTED:
+        return record.id
     found = await _listed(engine, side, error, options)
-    if record is not None and error.idempotency_key is not None:
-        engine.claiming.found(key_of(error.idempotency_key), record, found)
+    if record is not None and isinstance(key, str):
+        engine.claiming.found(key_of(key), record, found)
     return found
 
 
@@ -114,23 +124,42 @@ async def _record(engine: Engine, side: Side, key: str, options: Options) -> Rec
 
 
 async def _listed(engine: Engine, side: Side, error: RouterError, options: Options) -> str:
-    """The one job in the account's list that may be it, and that nobody has accepted."""
+    """The one job in the account's list that may be it, and that is nobody else's."""
     sent_at, account = getattr(error, "sent_at", None), error.account
     if sent_at is None or account is None:
         raise _anew(error, "where and when it was sent is not known")
-    known = await side.door.offload(_accepted, engine)
-    try:
-        alike = [
-            video
-            async for video in _newest(engine, side, account, sent_at - SKEW_SECONDS, options)
-            if _copy(engine, video) not in known and _is_alike(engine, video, error, sent_at)
-        ]
-    except UnsupportedOperationError:
-        raise _anew(error, "the provider has no list of videos to look in") from error
+    accepted = await side.door.offload(_accepted, engine)
+    alike = list[tuple[Copy, str]]()
+    async for video in _newest(engine, side, account, sent_at - SKEW_SECONDS, options):
+        copy = _copy(engine, video)
+        if copy is None or not _is_alike(engine, video, error, sent_at):
+            continue
+        finder = await engine.claiming.look(side, _find(copy))
+        if finder is not None and finder.fingerprint == _whose(error):
+            return video.id  # this very error has been resumed before
+        if finder is None and copy not in accepted:
+            alike.append((copy, video.id))
     if len(alike) != 1:
-        told = ", ".join(video.id for video in alike) or "none"
+        told = ", ".join(video_id for _, video_id in alike) or "none"
         raise _anew(error, f"of the videos in the account {account} it may be: {told}")
-    return alike[0].id
+    ((copy, video_id),) = alike
+    claimed = await engine.claiming.ask(side, _find(copy), _whose(error), ASK_SECONDS)
+    if not claimed.mine:
+        raise _anew(error, f"{video_id} was found by another caller in this moment")
+    engine.claiming.found(_find(copy), claimed.record, video_id)
+    engine.adopted(copy, error.deployment, error.operation, getattr(error, "token", None))
+    return video_id
+
+
+def _find(copy: Copy) -> str:
+    """The key under which a job is given to the one caller that finds it."""
+    return key_of(f"found\0{copy.account}\0{copy.native_id}")
+
+
+def _whose(error: RouterError) -> str:
+    """What tells one lost call from another."""
+    told = (error.idempotency_key, getattr(error, "sent_at", None), getattr(error, "traits", None))
+    return key_of(repr(told))
 
 
 def _accepted(engine: Engine) -> set[Copy]:
@@ -168,15 +197,23 @@ def _is_alike(engine: Engine, video: Video, error: RouterError, sent_at: float) 
     if made is None or float(made) > sent_at + lasted + SKEW_SECONDS:
         return False
     traits: dict[str, str | None] = getattr(error, "traits", {})
-    says = {
-        "seconds": video.seconds,
-        "size": video.size,
-        "prompt": video.prompt and digest_of(video.prompt),
-    }
-    alike = all(traits.get(name) in (None, said) for name, said in says.items() if said)
+    prompt = video.prompt and digest_of(video.prompt)
+    pairs: list[tuple[object, object]] = [
+        (traits.get("prompt"), prompt),
+        (_size(traits.get("size")), _size(video.size)),
+    ]
+    # An extension's answer tells of the stitched whole.
+    if error.operation != Operation.EXTENSION:
+        pairs.append((length_in(traits.get("seconds")), length_in(video.seconds)))
     # A provider may answer with a version of the model that was asked for.
     model = traits.get("model")
-    return alike and (not model or not video.model or video.model.startswith(model))
+    same_model = not model or not video.model or video.model.startswith(model)
+    return same_model and all(one == other for one, other in pairs if one and other)
+
+
+def _size(written: str | None) -> str | None:
+    """One spelling for 1280x720 and 1280:720."""
+    return written and written.lower().replace(":", "x")
 
 
 def _anew(error: RouterError, why: str) -> RouterError:
@@ -197,5 +234,6 @@ def _anew(error: RouterError, why: str) -> RouterError:
         f"the job cannot be told: {why}",
         sent_at=getattr(error, "sent_at", None),
         traits=getattr(error, "traits", None),
+        token=getattr(error, "token", None),
         **facts,
     )

@@ -16,6 +16,7 @@ import math
 import threading
 from collections.abc import Callable
 
+from router import _logs
 from router.config import LAST_DAY_SECONDS, WARNED_SECONDS, retirement
 from router.fleet import Fleet, Member
 from router.learning import Learning
@@ -81,10 +82,9 @@ class Retiring:
             told = [member for name, member in due if name not in self._logged]
         # Without the lock: who is told may well make a call.
         for member in told:
-            extra = {"deployment": member.deployment.id, "account": member.deployment.account}
-            log.warning(
-                "%s %s", member.deployment.id, retirement(member.deployment, now), extra=extra
-            )
+            one = member.deployment
+            extra = _logs.fields("retires", deployment=one.id, account=one.account)
+            log.warning("%s %s", one.id, retirement(one, now), extra=extra)
         for member in out:
             self._learning.retired(member)
 

@@ -32,8 +32,9 @@ from typing import (
 
 import httpx
 
-from router import operations
+from router import _logs, operations
 from router._doors import AsyncDoor, BlockingDoor, SharedTime, SystemClock, step
+from router.advising import Advising
 from router.balancing import STRATEGIES
 from router.claiming import Claiming
 from router.config import Config, ProviderFacts, Vocabulary, load_data, load_file, retirement
@@ -258,6 +259,7 @@ class Router:
             rng=self._rng,
             leasing=leasing,
             claiming=Claiming(sharing, self._now),
+            advising=Advising(sharing),
         )
         self._retiring = Retiring(self._clock.time, self._learning)
         if not onlooker:
@@ -498,10 +500,10 @@ class Router:
         """
         config, now = self._load(), self._clock.time()
         if config.dropped and not self._onlooker:
-            log.warning("%s", config.dropped)
+            log.warning("%s", config.dropped, extra=_logs.fields("not-taken"))
         for one in config.deployments if not self._onlooker else ():
             if told := retirement(one, now):
-                extra = {"deployment": one.id, "account": one.account}
+                extra = _logs.fields("retires", deployment=one.id, account=one.account)
                 log.warning("%s %s", one.id, told, extra=extra)
         return config
 
@@ -537,6 +539,7 @@ class Router:
         self._now.set(news.now)
         self._engine.leasing.absorb(news)
         self._learning.absorb(self._engine.fleet, news)
+        self._engine.advising.absorb(news)
         self._retiring.look()
 
     def _overhear(self, news: News) -> None:

@@ -29,9 +29,13 @@ class Spending:
             spent[deployment, account] = spent.get((deployment, account), 0) + micros
 
     def put(self, deployment: str, account: str, day: int, micros: int) -> None:
-        """Take this for all that was spent there on that day."""
+        """Take this for all that was spent there on that day, unless more is known already.
+
+        A store that was emptied tells of what the living spent; what the dead spent was spent, too.
+        """
         with self._lock:
-            self._of(day)[deployment, account] = micros
+            spent = self._of(day)
+            spent[deployment, account] = max(micros, spent.get((deployment, account), 0))
 
     def today(self, now: float) -> dict[tuple[str, str], float]:
         """Dollars of the UTC day of a moment, by deployment and account."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from router._doors import Door
 from router.claims import Record
+from router.clips import Clip
 from router.errors import RouterError
 from router.fleet import Fleet, Member
 from router.leases import Lease
@@ -42,9 +43,10 @@ class Held:
     seconds: float
     out: int = 0
     made: str = ""
+    told: bool = False
 
     def accepted(self, made: str) -> None:
-        """The call went well, and this is the id of what it made."""
+        """The provider took the call, and this is the id of what it made."""
         self.made = made
 
 
@@ -63,6 +65,9 @@ class Trip:
     deadline: float
     upload: Upload | None = None
     sink: Sink | None = None
+    # What speaks against it, once somebody looked, and what its upload is.
+    advice: tuple[str, ...] | None = None
+    clip: Clip | None = None
     tried: list[Member] = field(default_factory=list)
     attempts: list[AttemptRecord] = field(default_factory=list)
     failed: RouterError | None = None

@@ -16,10 +16,12 @@ PACKAGE = Path(router.__file__).parent
 
 # Unit by unit: a file, or a folder with all that is in it. `__init__` shows what the faces have.
 LAYERS: dict[int, set[str]] = {
-    1: {"types", "errors", "_doors", "_yaml", "_reading"},
+    1: {"types", "errors", "_doors", "_logs", "_yaml", "_reading"},
     2: {
         "operations",
+        "characters",
         "claims",
+        "clips",
         "config",
         "events",
         "ids",
@@ -42,6 +44,7 @@ LAYERS: dict[int, set[str]] = {
         "polling",
     },
     4: {
+        "advising",
         "engine",
         "fleet",
         "learning",

@@ -11,11 +11,12 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -27,6 +28,7 @@ from router.config import Config
 from router.errors import (
     JobFailedError,
     RouterError,
+    RouterWarning,
     StateUnavailableError,
     VideoExpiredError,
     WaitTimeoutError,
@@ -187,6 +189,7 @@ class Session:
     trail: Trail = field(default_factory=Trail)
     go_on: tuple[str, ...] | None = None
     told: str | None = None
+    warned: set[str] = field(default_factory=set)
     exists: bool = False
     unread: bool = False
     _router: Router | None = None
@@ -202,6 +205,35 @@ class Session:
         """How things are; a program is told all at once, in the end."""
         if not self.as_json:
             look.note(what)
+
+    def warn(self, what: str) -> None:
+        """What the user may want to mend; once, whoever says it."""
+        if what not in self.warned:
+            self.warned.add(what)
+            look.warn(what)
+
+    @contextmanager
+    def taking_advice(self) -> Iterator[None]:
+        """The router's advice comes before a call is sent, as a warning of Python's."""
+        with warnings.catch_warnings():
+            show = warnings.showwarning
+
+            def heard(
+                message: Warning | str,
+                category: type[Warning],
+                filename: str,
+                lineno: int,
+                file: TextIO | None = None,
+                line: str | None = None,
+            ) -> None:
+                if issubclass(category, RouterWarning):
+                    self.warn(str(message))
+                else:
+                    show(message, category, filename, lineno, file, line)
+
+            warnings.simplefilter("always", RouterWarning)
+            warnings.showwarning = heard
+            yield
 
     def tell(self, id_: str) -> None:
         """The id, alone on stdout, at once and once."""
@@ -323,6 +355,7 @@ def calling(file: str, as_json: bool, *, onlooker: bool = False) -> Iterator[Ses
         session.config = loaded(file)
         with (
             ended_by_signals(),
+            session.taking_advice(),
             Router.from_yaml(file, on_event=session.trail, onlooker=onlooker) as router,
         ):
             session._router = router

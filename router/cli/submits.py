@@ -137,6 +137,8 @@ def character(
         copies = sorted(routing.copies or (routing.account,))
         where = f"account{'s' if len(copies) > 1 else ''} {look.listed(copies)}"
         session.note(f"{look.plain(name)} in the {where}, after {look.took(routing.seconds)}")
+        for warning in routing.warnings:
+            session.warn(warning)
         for failed, why in routing.failures.items():
             look.warn(f"not in the account {failed}: {why}")
 
@@ -323,7 +325,7 @@ def _introduce(session: Session, video: Video) -> None:
     assert routing is not None
     session.note(", ".join(_facts(video, routing)))
     for warning in routing.warnings:
-        look.warn(warning)
+        session.warn(warning)
 
 
 def _facts(video: Video, routing: Routing) -> list[str]:

@@ -53,6 +53,7 @@ _REPLACED = {
     "api_key": "deployments take their key from the YAML (`api_key:`)",
     "api_base": "deployments take their address from the YAML (`base_url:`)",
     "num_retries": "the argument is called `retries`",
+    "idempotency_key": "submits take it; reads may be repeated, and a pick is sent by its caller",
     "mock_response": "test against `router.testing.StandIn`",
 }
 
@@ -279,7 +280,8 @@ def routing_only(
         seconds=_seconds(seconds),
         size=_size(size),
         fallbacks=_flag("fallbacks", fallbacks),
-        **_submit({**options, "max_cost": max_cost}),
+        max_cost=_dollars(max_cost),
+        **_checked(options),
     )
 
 
@@ -411,11 +413,16 @@ def _submit(options: Mapping[str, Any]) -> SubmitOptions:
     key, cost = options.get("idempotency_key"), options.get("max_cost")
     if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= _LONGEST_KEY):
         _refuse(f"idempotency_key is a string of 1 to {_LONGEST_KEY} characters")
-    if cost is not None and not _is_number(cost):
-        _refuse("max_cost is a positive number of dollars")
     own = SubmitOptions.__annotations__.keys() - Options.__annotations__.keys()
     checked = _checked({name: value for name, value in options.items() if name not in own})
-    return {**checked, "idempotency_key": key, "max_cost": cost}
+    return {**checked, "idempotency_key": key, "max_cost": _dollars(cost)}
+
+
+def _dollars(cost: Any) -> float | None:
+    if cost is not None and not _is_number(cost):
+        _refuse("max_cost is a positive number of dollars")
+    found: float | None = cost
+    return found
 
 
 def _is_number(value: object) -> bool:

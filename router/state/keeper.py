@@ -22,6 +22,7 @@ import time
 from collections.abc import Generator
 from typing import Protocol, runtime_checkable
 
+from router import _logs
 from router.state.sharing import Sharing, Told
 
 __all__ = ["Keeper", "Tells"]
@@ -189,9 +190,11 @@ class _Life:
                 "shared state at %s is out of reach, calls go on with what this worker knows: %s",
                 self._where,
                 why,
+                extra=_logs.fields("state-away"),
             )
         elif before and not self._away:
-            log.warning("shared state at %s is back", self._where)
+            extra = _logs.fields("state-back")
+            log.warning("shared state at %s is back", self._where, extra=extra)
 
     # Listening ----------------------------------------------------------------------------------
 
@@ -209,7 +212,8 @@ class _Life:
                             return
             except BaseException as exc:  # noqa: BLE001  (the turns go on, and say what is to be said)
                 if not self._stopping.is_set():
-                    log.debug("cut off from news at %s: %s", self._where, exc)
+                    extra = _logs.fields("news-away")
+                    log.debug("cut off from news at %s: %s", self._where, exc, extra=extra)
             if time.monotonic() - began > LONGEST_RETRY:
                 retry = FIRST_RETRY
             self._stopping.wait(retry)

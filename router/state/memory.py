@@ -16,7 +16,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import islice
 from typing import TypeAlias
 
+from router.characters import CHARACTER_SECONDS, MOST_CHARACTERS, CharacterFacts
 from router.claims import Conclude, Renew
+from router.ids import Copy
 from router.leases import (
     WINDOW,
     Acquire,
@@ -110,6 +112,8 @@ class MemoryStore:
         self._ejections: dict[EjectionKey, Ejection] = {}
         self._restored: dict[str, float] = {}
         self._returned: dict[tuple[str, Scope], float] = {}
+        # In the order in which they were told of.
+        self._characters: dict[Copy, CharacterFacts] = {}
         # By deployment: what runs there, in the order of acceptance.
         self._running: dict[str, dict[str, Job]] = {}
         self._lapses: dict[str, float] = {}
@@ -173,7 +177,7 @@ class MemoryStore:
     def held(self) -> list[Command]:
         """What is held, as orders that would bring another store to hold it too.
 
-        Money is not among it: what is spent is told once, when it is.
+        Money is not among it: what is spent is told once, when it is, and anew as `spent` says.
         """
         with self._lock:
             now = self._now()
@@ -184,6 +188,15 @@ class MemoryStore:
                 for holder, until in self._holders(resource, now).items()
             ]
         return [Settle(holder, (), (resource,), left, job) for holder, resource, left, job in held]
+
+    def spent(self, token: str) -> list[Command]:
+        """What was spent today, as orders for a store that has forgotten it.
+
+        Each sum is under the token that it had, so that what was not forgotten counts once. Under
+        `token` is the sum of those that are not remembered one by one.
+        """
+        with self._lock:
+            return list(self._budgets.orders(token, self._now()))
 
     def running(self) -> tuple[str, ...]:
         """The jobs that hold something."""
@@ -241,6 +254,13 @@ class MemoryStore:
                 self._ejections[ejection_key] = ejection
                 ends = max(ejection.until, now) + EJECTION_MARGIN
                 self._touch("ejections", ejection_key, ends)
+        for copy, facts in batch.characters.items():
+            self._characters.pop(copy, None)
+            self._characters[copy] = facts
+            self._touch("characters", copy, now + CHARACTER_SECONDS)
+            if len(self._characters) > MOST_CHARACTERS:
+                oldest = next(iter(self._characters))
+                del self._characters[oldest], self._changed["characters", oldest]
         self._changes.extendleft(batch.changes)
 
     def _void_before(self, name: str, ejection: Ejection) -> float:
@@ -411,7 +431,8 @@ class MemoryStore:
             self._leave(command.ticket, command.resources)
         elif isinstance(command, Spend):
             if day_of(command.at) >= day_of(now):
-                self._budgets.spend(command.resource, command.token, command.amount, now)
+                amount, of = command.amount, command.of
+                self._budgets.spend(command.resource, command.token, amount, now, of)
         elif isinstance(command, Renew):
             self._records.renew(command, now)
         elif isinstance(command, Conclude):

@@ -3,7 +3,7 @@
 It runs on Redis 6.2, 7 and Valkey. All keys bear the namespace as their hash tag, so that a cluster
 keeps them together, and the version of their form, so that a later one may change it. What there is
 to know of time it asks Redis for. No API key and no prompt gets here, and of an idempotency key and
-what was asked for under it only digests do.
+what was asked for under it only digests do. Of the caller's words only the names of characters do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from typing import Any
 
 import redis.exceptions
 
+from router import _logs
+from router.characters import CHARACTER_SECONDS, MOST_CHARACTERS, CharacterFacts
 from router.claims import ACCEPTED, SENDING, UNKNOWN, Claim, Claimed, Conclude, Record, Renew
+from router.ids import Copy
 from router.leases import (
     Acquire,
     Command,
@@ -197,6 +200,7 @@ def _written(turn: Turn, proposed: str) -> dict[str, Any]:
         "proposed": proposed,
         "most": MOST_NAMES,
         "jobs": MOST_RUNNING,
+        "characters": MOST_CHARACTERS,
         "learned": _learned(turn.batch),
         "orders": [_order(command) for command in turn.commands],
         "asks": [_ask(acquire) for acquire in turn.acquires],
@@ -242,8 +246,16 @@ def _learned(batch: Batch) -> dict[str, Any]:
             ]
             for (name, scope, cause), ejection in batch.ejections.items()
         ],
+        "characters": [
+            [_name("characters", *copy), _facts(facts), CHARACTER_SECONDS]
+            for copy, facts in batch.characters.items()
+        ],
         "changes": [json.dumps(dataclasses.asdict(change)) for change in batch.changes],
     }
+
+
+def _facts(facts: CharacterFacts) -> dict[str, str]:
+    return {"name": facts.name, "width": str(facts.width), "height": str(facts.height)}
 
 
 def _undone_by(name: str, ejection: Ejection) -> list[str]:
@@ -283,6 +295,7 @@ def _order(command: Command) -> dict[str, Any]:
             "resource": command.resource,
             "amount": _micros(command.amount),
             "at": repr(command.at),
+            "of": command.of,
         }
     if isinstance(command, Renew):
         return {
@@ -448,6 +461,7 @@ class _Reading:
                     "another release in the same namespace? first of it: %.200s (%s)",
                     _shown(raw),
                     _reason(exc),
+                    extra=_logs.fields("not-understood"),
                 )
 
 
@@ -497,6 +511,12 @@ def _ejections(news: News, key: Sequence[Any], fields: Mapping[str, str]) -> Non
     )
 
 
+def _characters(news: News, key: Sequence[Any], fields: Mapping[str, str]) -> None:
+    account, native_id = key
+    facts = CharacterFacts(fields["name"], int(fields["width"]), int(fields["height"]))
+    news.characters[Copy(_word(account), _word(native_id))] = facts
+
+
 _TAKEN_IN: Mapping[str, Callable[[News, Sequence[Any], Mapping[str, str]], None]] = {
     "sums": _sums,
     "counts": _counts,
@@ -504,6 +524,7 @@ _TAKEN_IN: Mapping[str, Callable[[News, Sequence[Any], Mapping[str, str]], None]
     "returned": _returned,
     "running": _running,
     "ejections": _ejections,
+    "characters": _characters,
 }
 
 

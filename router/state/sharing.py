@@ -20,9 +20,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from router.characters import CharacterFacts
 from router.claims import Claim, Claimed
+from router.ids import Copy
 from router.leases import Acquire, Command, Grant, Job
 from router.observations import (
+    SPEND,
+    SPEND_DAYS,
     Batch,
     Change,
     CountKey,
@@ -99,6 +103,7 @@ class News:
     restored: dict[str, float] = field(default_factory=dict)
     returned: dict[tuple[str, Scope], float] = field(default_factory=dict)
     running: dict[str, Running] = field(default_factory=dict)
+    characters: dict[Copy, CharacterFacts] = field(default_factory=dict)
     grants: tuple[Grant, ...] = ()
     # Of the jobs that were asked after, those that somebody saw end.
     ended: tuple[str, ...] = ()
@@ -180,6 +185,9 @@ class Sharing:
         self.onlooker = onlooker
         # What this worker holds, to be told before anything else when the store is back.
         self.register: Callable[[], list[Command]] = list
+        # What it spent today, in the same way, where the store was emptied; of what is known by no
+        # token any more, under the one that it is given.
+        self.spent: Callable[[str], list[Command]] = lambda token: []
         # Some of the jobs that it takes for running: others may have seen them end.
         self.running: Callable[[], tuple[str, ...]] = tuple
         # What renews the claims that this worker holds: it goes with a turn about once in a second,
@@ -208,6 +216,10 @@ class Sharing:
         # Whether a turn had no room for all the orders.
         self._behind = False
         self._emptied = False
+        # Whether the store was emptied, and has not been told anew yet of all that was spent.
+        self._forgot = False
+        # All the money that this worker counted for people.
+        self._counted: dict[CountKey, int] = {}
         # Whether the last turn went wrong.
         self._lost = False
         # How many turns went well, and whether any did: before that the shared time is a guess.
@@ -232,6 +244,11 @@ class Sharing:
     def tell_count(self, key: CountKey, count: int = 1) -> None:
         with self._lock:
             self._outbox.add_count(key, count)
+            if key[0] == SPEND:
+                if key not in self._counted:
+                    for old in [k for k in self._counted if k[3] <= key[3] - SPEND_DAYS]:
+                        del self._counted[old]
+                self._counted[key] = self._counted.get(key, 0) + count
 
     def tell_ejection(self, deployment: str, ejection: Ejection, change: Change | None) -> None:
         with self._lock:
@@ -251,6 +268,10 @@ class Sharing:
             self._outbox.add_returned(deployment, scope, at)
             self._outbox.changes.append(change)
         self.ring()
+
+    def tell_character(self, copy: Copy, facts: CharacterFacts) -> None:
+        with self._lock:
+            self._outbox.add_character(copy, facts)
 
     def unordered(self) -> list[Command]:
         """The orders that the store has not been given yet."""
@@ -347,10 +368,13 @@ class Sharing:
                     future.set_exception(exc)
                 raise
             with self._lock:
+                emptied = self._generation not in ("", news.generation)
+                self._forgot = emptied or (self._forgot and bool(self._registering))
+                if emptied:
+                    self._count_anew()
                 self._sending, self._lost = None, False
                 if not self._behind:
                     self.away = None
-                emptied = self._generation not in ("", news.generation)
                 self._since, self._generation = news.up_to, news.generation
                 self._store_time = news.now
                 self._emptied = emptied
@@ -375,7 +399,22 @@ class Sharing:
         generation = self.store.turn(knock).generation
         if generation != self._generation:
             # Emptied meanwhile: read anew, as all that is held is registered anew.
-            self._since, self._generation = 0, generation
+            with self._lock:
+                if self._generation:
+                    self._forgot = True
+                    self._count_anew()
+                self._since, self._generation = 0, generation
+
+    def _count_anew(self) -> None:
+        """The store was emptied: it counts what is being sent, and what was counted before is lost.
+
+        So what this worker counted of money is told again, but for what is still to be told.
+        """
+        for key, count in self._counted.items():
+            told = self._outbox.counts.get(key, 0)
+            told += self._sending.counts.get(key, 0) if self._sending is not None else 0
+            if count > told:
+                self._outbox.add_count(key, count - told)
 
     def _take(self) -> tuple[Turn, _Asked]:
         with self._lock:
@@ -383,7 +422,8 @@ class Sharing:
                 self._sending, self._outbox = self._outbox, Batch()
                 self._sequence += 1
             if self._emptied or self._lost:
-                self._registering = self.register()
+                spent = self.spent(f"{self.worker}:{self._generation}") if self._forgot else ()
+                self._registering = [*self.register(), *spent]
             held, self._registering = _parted(self._registering, MOST_AT_ONCE)
             # Before the orders, which may end what is renewed here.
             missed = self._emptied or self._lost

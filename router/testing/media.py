@@ -1,7 +1,8 @@
 """The bytes the stand-in hands out, and what it can tell about those it is given.
 
-The clip is a real MP4 of ten seconds; the two pictures are the smallest a decoder accepts. What a
-job is asked for never changes what it yields: nobody tests an app against the stand-in's taste.
+The clip is a real MP4 of three seconds, as characters are best made of; the two pictures are the
+smallest a decoder accepts. What a job is asked for never changes what it yields: nobody tests an
+app against the stand-in's taste.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def test_a_video_from_nothing_to_a_file(desk: Desk) -> None:
     assert Path("waves.mp4").read_bytes() == CLIP
     first, *_, last = desk.err.splitlines()
     assert re.fullmatch(r"    queued on (\w+)-1 \(account \1\), 8 s of 1280x720, \$0.80", first)
-    assert last == "    saved waves.mp4, 86 kB"
+    assert last == "    saved waves.mp4, 161 kB"
 
 
 def test_a_character_in_all_accounts_goes_to_any(desk: Desk) -> None:
@@ -166,7 +166,7 @@ def test_status_of_one_video_and_waiting_for_it(desk: Desk) -> None:
 def test_content_goes_to_a_file(desk: Desk) -> None:
     made = desk.make("--wait")
     assert desk.tell("content", made, "--output", "a.mp4") == ""
-    assert desk.err == "    saved a.mp4, 86 kB\n"
+    assert desk.err == "    saved a.mp4, 161 kB\n"
     told = desk.ask("content", made, "--output", "thumb", "--variant", "thumbnail")
     assert (told["output"], told["bytes"]) == ("thumb", Path("thumb").stat().st_size)
     assert [one["status"] for one in told["routing"]["attempts"]] == [200]

@@ -185,7 +185,7 @@ def test_edit_by_id(videos: Sdk, provider: StandIn, as_json: bool) -> None:
 def test_edit_by_upload_needs_a_model(videos: Sdk, clip: bytes) -> None:
     edit = videos.edit(prompt="bluer", video=clip, extra_body={"model": "sora-2"})
     assert edit.remixed_from_video_id is None
-    assert edit.seconds == "10", "the clip's own length"
+    assert edit.seconds == "3", "the clip's own length"
     with pytest.raises(openai.BadRequestError) as caught:
         videos.edit(prompt="bluer", video=clip)
     assert caught.value.param == "model"
@@ -197,7 +197,7 @@ def test_extend_answers_with_the_stitched_length(videos: Sdk, clip: bytes) -> No
     extension = videos.extend(prompt="on", seconds="12", video=openai.omit, extra_body=body)
     assert (extension.seconds, extension.remixed_from_video_id) == ("20", source.id)
     upload = videos.extend(prompt="on", seconds="4", video=clip, extra_body={"model": "sora-2"})
-    assert (upload.seconds, upload.remixed_from_video_id) == ("14", None)
+    assert (upload.seconds, upload.remixed_from_video_id) == ("7", None)
 
 
 def test_characters(videos: Sdk, provider: StandIn, clip: bytes) -> None:

@@ -89,6 +89,24 @@ def test_a_pick_and_an_explanation_keep_to_the_cost(provider: StandIn) -> None:
     assert "max_cost is $1" in told.candidates[0].reason
 
 
+@pytest.mark.parametrize(("rate", "seconds", "most"), [(0.1, 12, 1.2), (0.7, 12, 8.4)])
+def test_what_costs_exactly_as_much_is_not_too_dear(
+    call: Doors, provider: StandIn, rate: float, seconds: int, most: float
+) -> None:
+    router = in_process(provider, {"deployments": [deployment("east-1", cost_per_second=rate)]})
+    assert generates(call, router, seconds=seconds, max_cost=most).routing.cost == most
+
+
+def test_an_explanation_goes_on_to_a_cheaper_fallback(provider: StandIn) -> None:
+    dear = deployment("east-1", model_name="pro", cost_per_second=0.5)
+    cheap = deployment("west-1", cost_per_second=0.1)
+    settings = {"fallbacks": {"pro": ["sora-2"]}}
+    router = in_process(provider, {"deployments": [dear, cheap], "settings": settings})
+    asked: dict[str, Any] = {"model": "pro", "seconds": 8, "max_cost": 1}
+    assert router.explain(**asked).picked == "west-1"
+    assert router.video_generation(prompt="x", **asked).routing.deployment == "west-1"
+
+
 @pytest.mark.parametrize("cost", [0, -1, "1", True, float("nan"), float("inf")])
 def test_a_bad_cost_is_refused(call: Doors, provider: StandIn, cost: Any) -> None:
     router = in_process(provider)
@@ -195,6 +213,57 @@ def test_what_was_spent_is_told_by_deployment_account_and_day(
     later = other.statistics()["east-1"]
     assert later["spent_today"] == 0
     assert sum(later["spent_by_day"].values()) == pytest.approx(1.6)
+
+
+# What it costs in truth -------------------------------------------------------------------------
+
+
+def taken(fleet: Fleet) -> int:
+    return fleet.held("cost:account:east")[0]
+
+
+@pytest.mark.parametrize("operation", ["video_edit", "video_remix"])
+@pytest.mark.parametrize(("seconds", "left"), [(8, 1), (4, 2)])
+def test_what_is_made_of_a_video_costs_what_its_answer_says(
+    call: Doors, fleet: Fleet, clock: FakeClock, operation: str, seconds: int, left: int
+) -> None:
+    one, other = fleet(
+        deployment("east-1", cost_per_second=0.1), accounts={"east": {"max_cost_per_day": 2.4}}
+    )
+    made = generates(call, one, seconds=seconds)
+    clock.advance(11)
+    again = call(other, operation, video_id=made.id, prompt="y")
+    assert again.routing.cost == pytest.approx(seconds / 10)
+    assert taken(fleet) == 2 * seconds * 100_000
+    for _ in range(2 * left):
+        generates(call, one, seconds=4)
+    with pytest.raises(CapacityError):
+        generates(call, other, seconds=4)
+
+
+def test_a_size_that_the_answer_names_costs_no_more_than_it_does(call: Doors, fleet: Fleet) -> None:
+    one, _ = fleet(
+        deployment("east-1", cost_per_second={"720x1280": 0.1, "1792x1024": 0.5}),
+        accounts={"east": {"max_cost_per_day": 5}},
+    )
+    made = generates(call, one)
+    assert (made.size, made.routing.cost) == ("720x1280", pytest.approx(0.8))
+    assert taken(fleet) == 800_000
+
+
+def test_an_extension_costs_what_is_new_and_a_pick_what_is_reckoned(
+    call: Doors, fleet: Fleet, clock: FakeClock
+) -> None:
+    one, other = fleet(
+        deployment("east-1", cost_per_second=0.1), accounts={"east": {"max_cost_per_day": 5}}
+    )
+    made = generates(call, one)
+    clock.advance(11)
+    call(other, "video_extension", video_id=made.id, prompt="y", seconds=4)
+    assert taken(fleet) == 1_200_000
+    with other.pick("generation") as attempt:
+        attempt.accepted("video_1")
+    assert taken(fleet) == 1_600_000
 
 
 # Configuration ----------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from router import (
     RouterError,
     StateUnavailableError,
 )
+from router.events import Attempted
 from router.state import MemoryStore, News, Picture, Turn
 from router.testing import StandIn
 
@@ -295,6 +296,26 @@ def test_a_cancelled_call_on_the_wire_leaves_its_key_to_nobody(provider: StandIn
     assert jobs(provider) == 1
 
 
+class Ends(BaseException):
+    """What ends a process."""
+
+
+def test_a_job_that_was_accepted_is_its_keys_whatever_a_hook_raises(
+    call: Doors, provider: StandIn
+) -> None:
+    def ends(event: object) -> None:
+        if isinstance(event, Attempted):
+            raise Ends
+
+    data = {"deployments": [deployment("east-1")]}
+    router = in_process(provider, data, on_event=ends)
+    with pytest.raises(Ends):
+        generates(call, router)
+    router._learning._on_event = None
+    assert generates(call, router).status == "queued"
+    assert jobs(provider) == 1
+
+
 # Several at once --------------------------------------------------------------------------------
 
 
@@ -445,6 +466,36 @@ def test_a_bad_key_is_refused_before_anything_is_sent(
     assert provider.requests == []
 
 
+def test_who_sends_by_himself_keeps_his_own_keys(provider: StandIn) -> None:
+    router = in_process(provider)
+    with pytest.raises(TypeError, match="a pick is sent by its caller"):
+        router.pick("generation", idempotency_key="k")
+
+
+@pytest.mark.parametrize(
+    "body", [{"a": 1, 2: 3}, {(1, 2): 3}, {"a": {"b": {1: object}}}], ids=["mixed", "tuple", "odd"]
+)
+def test_what_a_call_without_a_key_may_carry_one_with_a_key_may(
+    call: Doors, provider: StandIn, body: Any
+) -> None:
+    def how(key: str | None) -> str:
+        try:
+            return str(generates(call, router, key, extra_body=body).status)
+        except BadRequestError:
+            return "refused"
+
+    router = in_process(provider, {"deployments": [deployment("east-1")]})
+    assert how("k") == how(None)
+
+
+def test_a_body_without_end_is_refused(call: Doors, provider: StandIn) -> None:
+    router = in_process(provider)
+    body: dict[str, Any] = {}
+    body["again"] = body
+    with pytest.raises(BadRequestError):
+        generates(call, router, extra_body=body)
+
+
 @pytest.mark.parametrize("method", ["video_status", "video_content", "video_delete"])
 def test_reads_take_no_key(call: Doors, provider: StandIn, method: str) -> None:
     router = in_process(provider)
@@ -506,6 +557,68 @@ def test_resume_does_not_take_another_calls_job(
         generates(call, router, None)
     with pytest.raises(AmbiguousSubmitError, match="it may be: none"):
         call(router, "resume", caught.value)
+
+
+def test_resume_gives_a_job_to_one_caller_only(
+    call: Doors, fleet: Fleet, provider: StandIn, clock: FakeClock
+) -> None:
+    one, other = fleet(deployment("east-1"))
+    provider.fault("status", status=500)
+    with pytest.raises(AmbiguousSubmitError) as nothing:
+        generates(call, one, "a")
+    provider.fault("reset", after=True)
+    with pytest.raises(AmbiguousSubmitError) as job:
+        generates(call, one, "b")
+    fleet.meet()
+    made = call(other, "resume", job.value)
+    fleet.meet()
+    with pytest.raises(AmbiguousSubmitError, match="it may be: none"):
+        call(other, "resume", nothing.value)
+    # It is in the books, and whose it was may ask again.
+    assert [known.native_id for known in one.jobs()] == [native_of(one, made.id)]
+    fleet.meet()
+    assert call(one, "resume", pickle.loads(pickle.dumps(job.value))).id == made.id
+
+
+def test_a_resumed_job_gives_its_slot_back(
+    call: Doors, fleet: Fleet, provider: StandIn, clock: FakeClock
+) -> None:
+    one, other = fleet(deployment("east-1", max_parallel_jobs=1))
+    provider.fault("reset", after=True)
+    with pytest.raises(AmbiguousSubmitError) as caught:
+        generates(call, one)
+    assert fleet.held("jobs:deployment:east-1") == [1]
+    call(one, "resume", caught.value)
+    assert fleet.held("jobs:deployment:east-1") == [0]
+    assert generates(call, other, None).status == "queued"
+
+
+def test_what_keeps_resume_from_looking_says_nothing_of_the_job(
+    call: Doors, provider: StandIn, clock: FakeClock
+) -> None:
+    router = in_process(provider, {"deployments": [deployment("east-1")]}, clock=clock)
+    provider.fault("reset", after=True)
+    with pytest.raises(AmbiguousSubmitError) as caught:
+        generates(call, router)
+    error: RouterError = caught.value
+    for _ in range(2):
+        provider.fault("status", status=400, operation="list")
+        with pytest.raises(AmbiguousSubmitError, match="could not be looked for") as again:
+            call(router, "resume", error)
+        error = again.value
+        assert (error.accepted, error.idempotency_key) == ("maybe", "task-1")
+    assert call(router, "resume", error).done
+
+
+def test_an_extension_is_found_by_what_is_new_and_a_size_in_either_spelling(
+    call: Doors, provider: StandIn, clock: FakeClock
+) -> None:
+    router = in_process(provider, {"deployments": [deployment("east-1")]}, clock=clock)
+    made = call(router, "video_wait", generates(call, router, None, seconds=8).id)
+    provider.fault("reset", after=True)
+    with pytest.raises(AmbiguousSubmitError) as caught:
+        call(router, "video_extension", video_id=made.id, prompt="On", seconds=4)
+    assert call(router, "resume", caught.value).prompt == "On"
 
 
 def test_resume_of_what_was_refused_has_nothing_to_go_on_from(

@@ -1,7 +1,8 @@
 """What must hold of money: what a day may cost, what was spent of it, and who is refused for it.
 
-A submit costs what it asks for: so many seconds of video, at its deployment's price. It counts on
-the UTC day on which it went out.
+A submit costs what it asks for: so many seconds of video, at its deployment's price. Where it names
+no length, 4 are reckoned, and the dearest size; it costs what is made of it, as soon as its worker
+has heard. It counts on the UTC day on which it went out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sim_history import Entry
-from sim_network import SUBMITS, Exchange
+from sim_network import SUBMITS, Exchange, Taken
 from sim_truth import unsure
 from simulation import Timeline
 
@@ -32,12 +33,13 @@ def budgets_hold(timeline: Timeline) -> Iterator[str]:
     """What a day's accepted submits cost is at most what the account may spend in a day.
 
     While the store is away each worker may spend its share of that besides, by the number of
-    workers that it heard of last; and what an emptied store forgot may be spent again.
+    workers that it heard of last; and what an emptied store forgot may be spent again. What turns
+    out to cost more than was reckoned may be more than was left.
     """
     spent: Counter[tuple[str, int]] = Counter()
     for taken in timeline.world.taken:
         day = _day(timeline, taken.exchange)
-        spent[taken.exchange.account, day] += _cost(timeline, taken.exchange)
+        spent[taken.exchange.account, day] += min(_costs(timeline, taken))
     for (account, day), dollars in spent.items():
         cap = _cap(timeline, account)
         if cap is None:
@@ -64,17 +66,17 @@ def _alone(timeline: Timeline) -> Iterator[int]:
 def money_is_counted(timeline: Timeline) -> Iterator[str]:
     """At rest the store's sum of today is what was accepted today, and what may have been.
 
-    Not so where it forgot, or where somebody died with something to tell.
+    Also where it forgot, since it is told anew; but not where somebody died who would have told.
     """
     store = timeline.store
-    if store.emptied or any(not worker.alive for worker in timeline.workers):
+    if any(not worker.alive for worker in timeline.workers):
         return
     now = store._time()
     least: Counter[str] = Counter()
     for taken in timeline.world.taken:
         if _day(timeline, taken.exchange) == int(now // DAY):
-            least[taken.exchange.account] += _cost(timeline, taken.exchange)
-    most = _may_have_spent(timeline, now)
+            least[taken.exchange.account] += min(_counted(timeline, taken))
+    most = _may_have_spent(timeline, now, at_rest=True)
     for account in timeline.plan.data["accounts"]:
         if _cap(timeline, account) is None:
             continue
@@ -117,9 +119,11 @@ def money_is_refused_rightly(timeline: Timeline) -> Iterator[str]:
 _BROKE = re.compile(r"([\w-]+): ([\w-]+) may spend")
 
 
-def _may_have_spent(timeline: Timeline, now: float) -> Counter[str]:
+def _may_have_spent(timeline: Timeline, now: float, *, at_rest: bool = False) -> Counter[str]:
     """What each account may have spent on a day until now, for all that its workers know."""
     ended = {entry.call: entry for entry in timeline.history.of("ended")}
+    of = _counted if at_rest else _costs
+    costs = {id(t.exchange): max(of(timeline, t)) for t in timeline.world.taken}
     spent: Counter[str] = Counter()
     sent = set()
     for exchange in timeline.world.exchanges:
@@ -133,7 +137,7 @@ def _may_have_spent(timeline: Timeline, now: float) -> Counter[str]:
         going = end is None or end["errand"] == "pick" or not _told(timeline, end, now)
         left = end is not None and end["how"] == "cancelled" and exchange.sent_whole
         if going or left or unsure(exchange):
-            spent[exchange.account] += _cost(timeline, exchange)
+            spent[exchange.account] += costs.get(id(exchange), _cost(timeline, exchange))
     for entry in timeline.history.of("Picked"):
         # Nor need it send anything.
         name = entry["deployment"]
@@ -166,15 +170,19 @@ def _account(timeline: Timeline, deployment: str) -> str:
     return str(told[deployment])
 
 
-def _price(timeline: Timeline, deployment: str, seconds: float = USUAL_LENGTH) -> float:
+def _price(
+    timeline: Timeline, deployment: str, seconds: float = USUAL_LENGTH, size: str = ""
+) -> float:
     told = {d["id"]: d for d in timeline.plan.data["deployments"]}
-    return _dollars(told[deployment]) * seconds
+    return _dollars(told[deployment], size) * seconds
 
 
-def _dollars(deployment: dict[str, Any]) -> float:
-    """A second of video; at most, since no call of a plan names a size."""
+def _dollars(deployment: dict[str, Any], size: str) -> float:
+    """A second of video; of no size at most, since no call of a plan names one."""
     price = deployment.get("cost_per_second", 0.0)
-    return float(max(price.values()) if isinstance(price, dict) else price)
+    if isinstance(price, dict):
+        price = price.get(size, max(price.values()))
+    return float(price)
 
 
 def _cost(timeline: Timeline, exchange: Exchange) -> float:
@@ -182,3 +190,25 @@ def _cost(timeline: Timeline, exchange: Exchange) -> float:
     if exchange.operation == "create_character":
         return 0.0
     return _price(timeline, exchange.deployment, exchange.length or USUAL_LENGTH)
+
+
+def _costs(timeline: Timeline, taken: Taken) -> tuple[float, float]:
+    """What was reckoned for an accepted submit, and what it costs."""
+    exchange, reckoned = taken.exchange, _cost(timeline, taken.exchange)
+    if not taken.size:  # a character
+        return reckoned, reckoned
+    # An extension's answer tells of the stitched whole.
+    asked = exchange.length if exchange.operation == "extension" else None
+    return reckoned, _price(timeline, exchange.deployment, asked or taken.length, taken.size)
+
+
+def _counted(timeline: Timeline, taken: Taken) -> tuple[float, float]:
+    """What may count of it at rest: what it costs, where its worker heard the answer."""
+    exchange, (reckoned, costs) = taken.exchange, _costs(timeline, taken)
+    heard = any(
+        (entry.call, entry["deployment"]) == (exchange.call, exchange.deployment)
+        and entry["result"] == "success"
+        and entry["cost"] is not None
+        for entry in timeline.history.of("Attempted")
+    )
+    return (costs if heard else reckoned), costs

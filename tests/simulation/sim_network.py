@@ -68,6 +68,9 @@ class Taken:
 
     submit: AcceptedSubmit
     exchange: Exchange
+    length: float = 0.0
+    """Seconds of the video that is made of it; of an extension, of the stitched whole."""
+    size: str = ""
 
 
 @dataclass
@@ -100,7 +103,10 @@ class World:
         for submit in submits:
             exchange = self._asked(call, host)
             assert exchange is not None
-            self.taken.append(Taken(submit, exchange))
+            account = self.provider._provider.studio.accounts[submit.account]
+            job = account.jobs.get(submit.native_id)
+            made = () if job is None else (job.seconds, job.size)
+            self.taken.append(Taken(submit, exchange, *made))
 
     def arrived(self, call: str | None, host: str) -> None:
         """The whole of a request is with the provider."""

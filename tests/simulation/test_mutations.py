@@ -47,6 +47,7 @@ from router.leasing import Leasing
 from router.observations import Cause, Ejection
 from router.outcomes import Effect, Exchange, Outcome
 from router.ownership import Owned
+from router.state import MemoryStore
 from router.state.budgets import Budgets
 from router.state.records import Records
 from router.state.sharing import Sharing
@@ -463,7 +464,9 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     """Each worker knows of keys for itself."""
 
-    async def asked(self: Any, side: Any, key: str, fingerprint: str, lapse: float) -> Claimed:
+    async def asked(
+        self: Any, side: Any, key: str, fingerprint: str, lapse: float, _: Any
+    ) -> Claimed:
         asks = Claim(key, f"{key}{self._now()}", fingerprint, lapse)
         return cast("Claimed", self._own._records.claim(asks, self._now()))
 
@@ -522,9 +525,9 @@ def _(patch: pytest.MonkeyPatch) -> None:
     """Where the store is away, a key is taken to be free."""
     original = Claiming._asked
 
-    async def asked(self: Any, side: Any, key: str, fingerprint: str, lapse: float) -> Claimed:
+    async def asked(self: Any, side: Any, key: str, fingerprint: str, *more: Any) -> Claimed:
         try:
-            return await original(self, side, key, fingerprint, lapse)
+            return await original(self, side, key, fingerprint, *more)
         except StateUnavailableError:
             return Claimed(True, Record(fingerprint, f"{key}{self._now()}", SENDING, self._now()))
 
@@ -575,7 +578,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @breaks("doubts are true")
 def _(patch: pytest.MonkeyPatch) -> None:
     """What was made is not written down."""
-    patch.setattr(trip.Held, "accepted", lambda *args: None)
+    patch.setattr(Claiming, "accepted", lambda *args: None)
 
 
 @breaks("doubts are true", renewed=True)
@@ -658,9 +661,8 @@ def _(patch: pytest.MonkeyPatch) -> None:
     """Each time that it is told, money is given back."""
 
     def refund(self: Budgets, resource: str, token: str, now: float) -> None:
-        for (known, day, of), amount in self._tokens.items():
-            if (known, of) == (resource, token) and (resource, day) in self._total:
-                self._total[resource, day] -= amount
+        if (resource, token) in self._tokens and resource in self._total:
+            self._total[resource] -= self._tokens[resource, token].amount
 
     patch.setattr(Budgets, "refund", refund)
 
@@ -669,6 +671,18 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     """What was spent while the store was away is never told."""
     patch.setattr(Leasing, "_tell", lambda *args: None)
+
+
+@breaks("money is counted")
+def _(patch: pytest.MonkeyPatch) -> None:
+    """What is accepted counts as what was reckoned for it."""
+    patch.setattr(Leasing, "costs", lambda *args: None)
+
+
+@breaks("money is counted", blows=(Blow("flush", 20.0, 0, 0.0),))
+def _(patch: pytest.MonkeyPatch) -> None:
+    """A store that was emptied is not told again what was spent."""
+    patch.setattr(MemoryStore, "spent", lambda *args: [])
 
 
 @breaks("money is refused rightly")

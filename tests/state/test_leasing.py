@@ -485,3 +485,126 @@ def test_what_was_spent_yesterday_and_told_today_is_yesterdays() -> None:
     bench.ask()
     is_back(bench)
     assert spent(bench) == 100
+
+
+@pytest.mark.parametrize("amount", [0, 40, 100, 250])
+@pytest.mark.parametrize("gone", [False, True])
+def test_the_days_sum_becomes_what_is_accepted_costs(gone: bool, amount: int) -> None:
+    bench = spender()
+    if gone:
+        has_no_store(bench)
+    _, lease = bench.ask()
+    bench.leasing.settle(lease, "yes", a_job())
+    for _ in range(2):
+        bench.leasing.costs(lease, Need(COST, 1000, amount))
+    is_back(bench)
+    assert spent(bench) == amount
+    assert bench.leasing._own.taken((COST,)) == {COST: amount}
+
+
+def test_where_nothing_was_reserved_all_that_it_costs_is_spent() -> None:
+    bench = spender()
+    bench.leasing.costs(None, Need(COST, 1000, 70))
+    bench.leasing.costs(None, Need(COST, 1000, 70))
+    is_back(bench)
+    assert spent(bench) == 140
+
+
+def is_emptied(bench: Bench) -> None:
+    bench.inner = MemoryStore(bench.clock.time)
+
+
+def test_an_emptied_store_is_told_anew_what_was_spent_and_once() -> None:
+    bench = spender()
+    refused, accepted = bench.ask()[1], bench.ask()[1]
+    bench.leasing.settle(accepted, "yes", a_job())
+    bench.leasing.costs(accepted, Need(COST, 1000, 30))
+    bench.sharing.step()
+    for _ in range(2):
+        is_emptied(bench)
+        bench.ask()  # before it knows
+        is_back(bench)
+    assert spent(bench) == 330
+    has_no_store(bench)
+    is_back(bench)
+    assert spent(bench) == 330
+    bench.leasing.settle(refused, "no")
+    is_back(bench)
+    assert spent(bench) == 230
+
+
+def test_what_is_under_way_while_the_store_is_emptied_counts_once() -> None:
+    bench = spender()
+    refused, accepted = bench.ask()[1], bench.ask()[1]
+    is_emptied(bench)
+    # To a store that knows of neither.
+    bench.leasing.settle(accepted, "yes", a_job())
+    bench.leasing.costs(accepted, Need(COST, 1000, 30))
+    bench.leasing.settle(refused, "no")
+    is_back(bench)
+    assert spent(bench) == 30
+
+
+def test_a_store_that_was_away_and_comes_back_empty_is_told_all() -> None:
+    bench = spender()
+    bench.ask()
+    has_no_store(bench)
+    bench.ask()
+    is_emptied(bench)
+    bench.gone, bench.loses = False, ConnectionError("lost")
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            bench.sharing.step()
+    is_back(bench)
+    assert spent(bench) == 200
+
+
+def test_whoever_breaks_in_on_the_telling_all_is_told_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("router.state.sharing.MOST_AT_ONCE", 2)
+    bench = spender()
+    for _ in range(7):
+        bench.ask()
+    is_emptied(bench)
+    for _ in range(4):
+        bench.sharing.step()
+        has_no_store(bench)
+        bench.gone = False
+    is_back(bench)
+    assert spent(bench) == 700
+
+
+def test_yesterdays_money_is_not_told_anew() -> None:
+    bench = spender()
+    bench.ask()
+    bench.clock.advance(86_400)
+    is_emptied(bench)
+    is_back(bench)
+    assert spent(bench) == 0
+
+
+def test_of_very_many_sums_the_older_ones_are_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.state.budgets.MOST_TOKENS", 3)
+    bench = spender()
+    for _ in range(8):
+        bench.ask()
+    for _ in range(2):
+        is_emptied(bench)
+        is_back(bench)
+        assert spent(bench) == 800
+        has_no_store(bench)
+        is_back(bench)
+    assert len(bench.sharing.spent("older")) == 4
+
+
+def test_each_worker_tells_an_emptied_store_of_its_own() -> None:
+    bench, other = spender(), spender()
+    other.inner, other.clock = bench.inner, bench.clock
+    for one in (bench, other, other):
+        one.ask()
+    is_emptied(bench)
+    other.inner = bench.inner
+    for one in (bench, other):
+        is_back(one)
+    assert spent(bench) == 300

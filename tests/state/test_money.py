@@ -203,6 +203,49 @@ def test_what_was_spent_on_a_day_that_is_over_counts_no_more(
     assert meeting.held(COST) == [7]
 
 
+# Corrected --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("amount", "left"), [(300, 800), (-300, 200), (-500, 0)])
+def test_what_was_reserved_is_corrected_once_however_often_it_is_told(
+    meeting: Meeting, amount: int, left: int
+) -> None:
+    one, other = meeting.workers(2)
+    token, _ = one.ask(cost(500))
+    told = Spend(f"{token}:costs", COST, amount, meeting.now(), token)
+    for worker in (one, other, one):
+        worker.turn(None, told, told)
+    assert meeting.held(COST) == [left]
+    assert not other.gets(cost(LIMIT - left + 1))
+    assert other.gets(cost(LIMIT - left))
+
+
+def test_less_than_nothing_counts_only_where_so_much_stands_under_its_token(
+    meeting: Meeting,
+) -> None:
+    one = meeting.worker()
+    one.ask(cost(400))
+    token, _ = one.ask(cost(100))
+    gone, _ = one.ask(cost(200))
+    now = meeting.now()
+    one.order(given_back(gone))
+    for of in (token, gone, "nobody", ""):
+        one.order(Spend(f"{of}:costs", COST, -101, now, of))
+    assert meeting.held(COST) == [500]
+    meeting.advance(DAY)
+    one.order(Spend(f"{token}:late", COST, -50, now + DAY, token))
+    assert meeting.held(COST) == [0]
+
+
+def test_a_correction_is_given_back_like_all_money(meeting: Meeting) -> None:
+    one = meeting.worker()
+    token, _ = one.ask(cost(500))
+    one.order(Spend("c", COST, -300, meeting.now(), token))
+    for _ in range(2):
+        one.order(given_back("c"))
+    assert meeting.held(COST) == [500]
+
+
 # Waiting ----------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,9 @@ def test_what_the_store_says_takes_the_place_of_what_was_known() -> None:
     spending.add(*EAST, day_of(NOW), 5)
     spending.put(*EAST, day_of(NOW), 2_000_000)
     assert spending.today(NOW) == {EAST: 2.0}
+    # An emptied store knows less.
+    spending.put(*EAST, day_of(NOW), 1_000_000)
+    assert spending.today(NOW) == {EAST: 2.0}
 
 
 def test_only_so_many_days_are_kept_whatever_is_told() -> None:
@@ -130,6 +133,32 @@ def test_what_is_told_again_since_the_answer_was_lost_counts_once() -> None:
         one.sharing.step()
     other.sharing.step()
     assert (one.today, other.today) == (2.0, 2.0)
+
+
+def test_an_emptied_store_hears_again_what_each_has_spent_and_forgets_only_the_dead() -> None:
+    clock = FakeClock()
+    store = LosesAnswers(clock.time)
+    one, other, dead = (Worker(store, clock.time) for _ in range(3))
+    for worker, dollars in ((one, 1.0), (other, 2.0), (dead, 4.0), (one, 0.5)):
+        worker.spends(dollars)
+        worker.sharing.step()
+    for lost in (False, True):
+        store = LosesAnswers(clock.time)
+        one.sharing.store = other.sharing.store = store
+        one.spends(0.25)  # before it knows
+        store.lost = lost
+        for _ in range(2 if lost else 0):
+            with pytest.raises(ConnectionError):
+                one.sharing.step(at_last=True)
+        store.lost = False
+        one.spends(0.25)
+        for worker in (one, other, one):
+            while worker.sharing.has_to_tell or worker.sharing.step():
+                worker.sharing.step()
+    newcomer = Worker(store, clock.time)
+    newcomer.sharing.step()
+    assert newcomer.today == 4.5
+    assert one.today == 8.5  # it has heard of the dead one
 
 
 def test_alone_a_worker_counts_for_itself_and_nothing_costs_nothing() -> None:

@@ -52,13 +52,13 @@ end
 local fixed = {
   string = {'generation', 'version', 'tickets'},
   hash = {'sequences', 'jobs', 'places'},
-  zset = {'changes', 'expiries', 'workers', 'seen', 'lapses'},
+  zset = {'changes', 'expiries', 'workers', 'seen', 'lapses', 'remembered'},
   list = {'history'},
 }
 for kind, names in pairs(fixed) do
   for _, name in ipairs(names) do expect(kind, name) end
 end
-for _, what in ipairs({'sums', 'counts', 'restored', 'returned', 'ejections'}) do
+for _, what in ipairs({'sums', 'counts', 'restored', 'returned', 'ejections', 'characters'}) do
   for _, item in ipairs(turn.learned[what]) do expect('hash', item[1]) end
 end
 for _, item in ipairs(turn.learned.sums) do
@@ -113,10 +113,13 @@ for _, ask in ipairs(turn.asks) do
 end
 for _, claim in ipairs(turn.claims) do expect_claim(claim) end
 
--- A name is changed, and lasts until a time; then nobody needs to hear of it any more.
+-- A name is changed, and lasts until a time; then nobody needs to hear of it any more. Returns the
+-- number of the change.
 local function changed(name, ends)
-  redis.call('ZADD', key('changes'), redis.call('INCR', key('version')), name)
+  local number = redis.call('INCR', key('version'))
+  redis.call('ZADD', key('changes'), number, name)
   redis.call('ZADD', key('expiries'), ends, name)
+  return number
 end
 
 -- What runs ---------------------------------------------------------------------------------------
@@ -178,7 +181,7 @@ local function refund(resource, token)
     spend(resource, token, '0')
   elseif spent ~= '0' then
     redis.call('HSET', name, token, '0')
-    redis.call('HINCRBY', name, TOTAL, '-' .. spent)
+    redis.call('HINCRBY', name, TOTAL, string.format('%d', -(tonumber(spent) or 0)))
   end
 end
 
@@ -346,11 +349,15 @@ local function leave(order)
   give_up(order.queues, order.ticket)
 end
 
--- Spent while the store was away, or too slow to be asked.
+-- Spent while the store was away, or too slow to be asked, or besides what was reserved. What was
+-- reserved too much counts only where so much stands under the token that it was reserved with.
 local function spent(order)
-  if math.floor(tonumber(order.at) / DAY) >= today then
-    spend(order.resource, order.token, order.amount)
+  if math.floor(tonumber(order.at) / DAY) < today then return end
+  if tonumber(order.amount) < 0 then
+    local reserved = redis.call('HGET', key(ledger(order.resource)), order.of)
+    if (tonumber(reserved or '0') or 0) + tonumber(order.amount) < 0 then return end
   end
+  spend(order.resource, order.token, order.amount)
 end
 
 local orders = {
@@ -602,6 +609,22 @@ local function eject(item)
   end
 end
 
+-- Characters stand in `remembered` in the order in which they were told of; of too many the oldest
+-- is forgotten.
+local function remember(item)
+  local name, facts, seconds = item[1], item[2], item[3]
+  redis.call('HSET', key(name), 'name', facts.name, 'width', facts.width, 'height', facts.height)
+  redis.call('EXPIRE', key(name), seconds)
+  redis.call('ZADD', key('remembered'), changed(name, now + seconds), name)
+  redis.call('EXPIRE', key('remembered'), NEWS)
+  if redis.call('ZCARD', key('remembered')) > turn.characters then
+    local oldest = redis.call('ZPOPMIN', key('remembered'))[1]
+    redis.call('DEL', key(oldest))
+    redis.call('ZREM', key('changes'), oldest)
+    redis.call('ZREM', key('expiries'), oldest)
+  end
+end
+
 local generation = redis.call('GET', key('generation'))
 if turn.sequence > tonumber(redis.call('HGET', key('sequences'), turn.worker) or '0') then
   redis.call('HSET', key('sequences'), turn.worker, turn.sequence)
@@ -609,6 +632,7 @@ if turn.sequence > tonumber(redis.call('HGET', key('sequences'), turn.worker) or
   for _, item in ipairs(turn.learned.restored) do restore(item) end
   for _, item in ipairs(turn.learned.returned) do restore(item) end
   for _, item in ipairs(turn.learned.ejections) do eject(item) end
+  for _, item in ipairs(turn.learned.characters) do remember(item) end
   for _, change in ipairs(turn.learned.changes) do
     redis.call('LPUSH', key('history'), change)
   end
@@ -671,7 +695,14 @@ local up_to, more = version, 0
 if #found == 2 * turn.most then
   up_to, more = found[#found], 1
 end
-local OURS = {sums = true, counts = true, restored = true, returned = true, ejections = true}
+local OURS = {
+  sums = true,
+  counts = true,
+  restored = true,
+  returned = true,
+  ejections = true,
+  characters = true,
+}
 
 -- How many jobs run there, and those that have run for longest.
 local function running(name)
