@@ -34,7 +34,7 @@ from benchmarks.sharing.stage import (
     redis_server,
 )
 from router import CapacityError, Router
-from router.engine import LAPSE_SECONDS
+from router.choosing import LAPSE_SECONDS
 
 __all__ = ["Died", "measure", "play"]
 
