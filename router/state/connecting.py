@@ -43,7 +43,7 @@ RIGHTS = (
     # The one script, and what it does.
     "+eval +evalsha +time +expire +expireat +set +get +del +incr +type "
     "+hset +hsetnx +hget +hmget +hgetall +hstrlen +hdel +hincrby +hincrbyfloat +hvals "
-    "+zadd +zrem +zcard +zcount +zrank +zrange +zscore +zrangebyscore +zremrangebyscore "
+    "+zadd +zrem +zcard +zcount +zrank +zrange +zscore +zrangebyscore +zremrangebyscore +zpopmin "
     "+lpush +ltrim +lrange "
     # Being told at once, and what redis-py says when it connects.
     "+publish +subscribe +ping +select +hello"
