@@ -141,19 +141,25 @@ class _File:
 
     def __init__(self, path: Path, door: Door) -> None:
         self._path, self._door = path, door
-        self._part = path
+        # Behind a link it is the link's target that is made anew.
+        self._target = self._part = Path(os.path.realpath(path)) if "\0" not in str(path) else path
         self._file: Any = None
 
     def check(self) -> None:
-        if "\0" in str(self._path) or self._path.is_dir() or not self._path.parent.is_dir():
+        target = self._target
+        if "\0" in str(target) or target.is_dir() or not target.parent.is_dir():
             raise BadRequestError(f"cannot write to {self._path.name!r}: not a file in a folder")
+        if target.exists() and not target.is_file():
+            # The finished file would take its place.
+            what = "a device or a pipe; open it, and give the file"
+            raise BadRequestError(f"cannot write to {self._path.name!r}: {what}")
 
     async def begin(self, headers: Mapping[str, str]) -> None:
         await self._door.offload(self._open)
 
     def _open(self) -> None:
         self.discard()
-        self._part = self._path.with_name(f".{secrets.token_hex(8)}.part")
+        self._part = self._target.with_name(f".{secrets.token_hex(8)}.part")
         # Made by its mode, so that the process's umask holds; a temporary file is its owner's only.
         fd = os.open(self._part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         self._file = os.fdopen(fd, "wb")
@@ -167,7 +173,7 @@ class _File:
 
     def _appear(self) -> None:
         self._file.close()
-        os.replace(self._part, self._path)
+        os.replace(self._part, self._target)
         self._file = None
 
     def discard(self) -> None:

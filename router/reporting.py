@@ -176,7 +176,8 @@ def error_of(
         facts["retry_after"] = outcome.retry_after or POLL_AFTER_SECONDS
     if issubclass(kind, errors.AmbiguousSubmitError):
         facts["sent_at"] = exchange.at - trip.attempts[-1].seconds
-        facts["traits"] = traits_of(trip.call, member)
+        natives = trip.owned.natives_in(member.deployment.account)
+        facts["traits"] = {**traits_of(trip.call, member), "source": next(iter(natives), None)}
         facts["token"] = trip.lease.token if trip.lease is not None else None
         said = f"{outcome.result}: a job may be running; {said}".rstrip("; ")
     what = f"{exchange.status} " if exchange.status else ""

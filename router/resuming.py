@@ -202,13 +202,27 @@ def _is_alike(engine: Engine, video: Video, error: RouterError, sent_at: float) 
         (traits.get("prompt"), prompt),
         (_size(traits.get("size")), _size(video.size)),
     ]
-    # An extension's answer tells of the stitched whole.
-    if error.operation != Operation.EXTENSION:
-        pairs.append((length_in(traits.get("seconds")), length_in(video.seconds)))
+    seconds, told = length_in(traits.get("seconds")), length_in(video.seconds)
+    if error.operation == Operation.EXTENSION:
+        # Its answer tells of the stitched whole.
+        if seconds and told and told <= seconds:
+            return False
+    else:
+        pairs.append((seconds, told))
+    source = _native(engine, video.remixed_from_video_id)
+    if error.operation == Operation.GENERATION and source is not None:
+        return False
+    pairs.append((traits.get("source"), source))
     # A provider may answer with a version of the model that was asked for.
     model = traits.get("model")
     same_model = not model or not video.model or video.model.startswith(model)
     return same_model and all(one == other for one, other in pairs if one and other)
+
+
+def _native(engine: Engine, our_id: str | None) -> str | None:
+    """The native id of what a video was made from."""
+    asset = engine.fleet.codec.decode(our_id, Kind.VIDEO) if our_id else None
+    return asset.copies[0].native_id if asset is not None else None
 
 
 def _size(written: str | None) -> str | None:

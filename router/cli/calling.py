@@ -83,6 +83,8 @@ def writable(path: Path | None) -> Path | None:
     folder = path.parent
     if path.is_dir():
         raise typer.BadParameter(f"'{path}' is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise typer.BadParameter(f"'{path}' is a device or a pipe; name a file")
     if not folder.is_dir():
         raise typer.BadParameter(f"there is no folder '{folder}'")
     if not os.access(folder, os.W_OK):
@@ -251,6 +253,10 @@ class Session:
             self._deliver(made, lambda: look.show_json(data))
 
     def _deliver(self, id_: str, say: Callable[[], None]) -> None:
+        if sys.stdout is None:  # closed by who started us
+            look.warn(f"stdout is closed; the id is {id_}")
+            self.unread = True
+            return
         try:
             say()
         except OSError as error:
@@ -311,6 +317,8 @@ class Session:
         return "interrupted; nothing was started"
 
     def failed(self, error: RouterError) -> str:
+        if isinstance(error, WaitTimeoutError) and self.go_on is not None:
+            return f"the job is {error.last_status or 'not seen yet'}; {self._going_on()}"
         words = words_of(error, self.shell, self.config)
         ends = isinstance(error, (JobFailedError, VideoExpiredError, WaitTimeoutError))
         if self.go_on is None or not self.exists or ends:

@@ -78,10 +78,6 @@ def words_of(error: RouterError, shell: Shell, config: Config | None) -> str:
     """What happened and what to do, in one line; `config` is `None` where it is what is wrong."""
     if isinstance(error, ConfigError):
         return _of_config(error, shell)
-    if isinstance(error, WaitTimeoutError):
-        # Its own message goes on with what a program does.
-        go_on = shell.command("wait", error.video_id or "")
-        return f"the job is {error.last_status or 'not seen yet'}, and goes on; follow it: {go_on}"
     if isinstance(error, JobFailedError):
         said = ": ".join(part for part in (error.code, _said(error)) if part)
         return f"there is no video: {said} ({error.video_id})"

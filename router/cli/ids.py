@@ -47,7 +47,7 @@ def locate(
     the id as it was given, a tab, ours. Those that were not stand on stderr, and the exit code is 1
     then.
     """
-    if not named and sys.stdin.isatty():
+    if not named and (sys.stdin is None or sys.stdin.isatty()):
         raise typer.BadParameter("name ids, or give them on stdin", param_hint="ID")
     given = named or (line.strip() for line in sys.stdin)
     with calling(config, as_json) as session:

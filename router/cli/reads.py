@@ -63,7 +63,8 @@ def wait(
     """
     with calling(config, as_json) as session:
         follow = Follow(True, output, wait_timeout)
-        session.go_on = ("wait", video, *follow.to)
+        owner = ("--account", account) if account else ()
+        session.go_on = ("wait", video, *owner, *follow.to)
         ask = partial(session.router.video_wait, video, account=account)
         ended = session.follow(ask, follow)
         more: dict[str, Any] = {}
@@ -94,7 +95,7 @@ def content(
     as_json: AsJson = False,
 ) -> None:
     """Download a finished video; the file appears when it is complete."""
-    if output is None and (as_json or sys.stdout.isatty()):
+    if output is None and (as_json or sys.stdout is None or sys.stdout.isatty()):
         raise typer.BadParameter("a video needs a file to go to", param_hint="--output")
     with calling(config, as_json) as session:
         to = sys.stdout.buffer if output is None else output

@@ -329,8 +329,9 @@ def test_throttled_says_when_to_try_again(desk: Desk) -> None:
 
 def test_a_wait_that_ends_before_the_job_says_how_to_go_on(desk: Desk) -> None:
     desk.provider.fault("never_ends")
-    made = desk.tell("generate", "x", "--wait", "--wait-timeout", "0.2", code=3).strip()
-    assert f"and goes on; follow it: `video-router wait {made}`" in desk.err
+    asked = ("generate", "x", "--output", "k.mp4", "--wait-timeout", "0.2")
+    made = desk.tell(*asked, code=3).strip()
+    assert f"follow it with `video-router wait {made} --output k.mp4`" in desk.err
     line = desk.refuse("content", made, "-o", "x.mp4", code=3)
     assert line.endswith(", or wait for it with `video-router wait ID`")
     assert not Path("x.mp4").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -445,3 +446,29 @@ def test_content_says_what_it_is(
     assert content.routing.deployment == "east-1"
     assert len(content) > 0
     assert len(repr(content)) < 60
+
+
+def test_behind_a_link_the_file_is_made_and_the_link_stays(
+    call: Any, provider: StandIn, tmp_path: Path
+) -> None:
+    router = in_process(provider)
+    video = made_video(provider)
+    (tmp_path / "behind.mp4").write_bytes(b"old")
+    link = tmp_path / "link.mp4"
+    link.symlink_to("behind.mp4")
+    assert call(router, "video_content", video, to=link) == link
+    assert link.is_symlink()
+    assert (tmp_path / "behind.mp4").read_bytes() == CLIP
+    assert {path.name for path in tmp_path.iterdir()} == {"behind.mp4", "link.mp4"}
+
+
+def test_a_pipe_or_a_device_is_not_replaced(call: Any, provider: StandIn, tmp_path: Path) -> None:
+    router = in_process(provider)
+    video = made_video(provider)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    before = len(provider.requests)
+    with pytest.raises(errors.BadRequestError, match="a device or a pipe"):
+        call(router, "video_content", video, to=pipe)
+    assert pipe.is_fifo()
+    assert len(provider.requests) == before

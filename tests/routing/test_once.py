@@ -621,6 +621,28 @@ def test_an_extension_is_found_by_what_is_new_and_a_size_in_either_spelling(
     assert call(router, "resume", caught.value).prompt == "On"
 
 
+def test_resume_takes_no_job_of_another_kind(
+    call: Doors, provider: StandIn, clock: FakeClock
+) -> None:
+    store = MemoryStore(clock.time)
+    data = {"deployments": [deployment("east-1")]}
+    router = in_process(provider, data, clock=clock, store=store)
+    made = call(router, "video_wait", generates(call, router, None, seconds=8).id)
+    # Another application's, of the same words: this fleet has not accepted it.
+    other = in_process(provider, data, clock=clock)
+    call(other, "video_remix", video_id=made.id, prompt="On")
+    provider.fault("status", status=500)
+    with pytest.raises(AmbiguousSubmitError) as caught:
+        generates(call, router, None, prompt="On")
+    with pytest.raises(AmbiguousSubmitError, match="it may be: none"):
+        call(router, "resume", caught.value)
+    provider.fault("status", status=500)
+    with pytest.raises(AmbiguousSubmitError) as extended:
+        call(router, "video_extension", video_id=made.id, prompt="On", seconds=8)
+    with pytest.raises(AmbiguousSubmitError, match="it may be: none"):
+        call(router, "resume", extended.value)
+
+
 def test_resume_of_what_was_refused_has_nothing_to_go_on_from(
     call: Doors, provider: StandIn
 ) -> None:
