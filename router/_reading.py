@@ -158,7 +158,7 @@ class Reading:
         missing: list[str] = []
         expanded = _VARIABLE.sub(lambda match: self._variable(match, missing), text)
         if missing:
-            self.problem(place, missing[0])
+            self.problem(place, "; ".join(dict.fromkeys(missing)))
         return "" if missing else expanded
 
     def _variable(self, match: re.Match[str], missing: list[str]) -> str:

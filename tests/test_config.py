@@ -419,6 +419,14 @@ class TestFallbacks:
         }
         assert self.load({}) == self.load(None) == self.load("${NOT_SET:-}") == {}
 
+    def test_every_variable_that_is_missing_is_told(self) -> None:
+        data = {"settings": {"redis_url": "redis://${A_HOST}:${A_PORT}"}, "deployments": [entry()]}
+
+        told = "\n".join(refused(data))
+
+        assert "the variable A_HOST is not set" in told
+        assert "the variable A_PORT is not set" in told
+
     def test_expand_their_variables_in_the_list_and_not_in_the_group(self) -> None:
         assert self.load({"a": ["${OTHER}"]}, OTHER="b") == {"a": ("b",)}
         deployments = [entry(), entry(id="b", model_name="b")]
