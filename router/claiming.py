@@ -10,13 +10,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
-from router.claims import ACCEPTED, FREE, UNKNOWN, Claim, Claimed, Conclude, Record, Renew
+from router.claims import (
+    ACCEPTED,
+    FREE,
+    UNKNOWN,
+    Claim,
+    Claimed,
+    Conclude,
+    Record,
+    Renew,
+    digest_of,
+)
 from router.errors import StateUnavailableError
 from router.fleet import Member
 from router.leases import Command
@@ -25,7 +34,7 @@ from router.state import MemoryStore, Sharing, Turn
 from router.trip import Held, Side
 from router.types import Operation
 
-__all__ = ["Claiming", "key_of"]
+__all__ = ["Claiming"]
 
 CLAIM_SECONDS = 30.0
 """After so long without renewal a worker that sends is taken for dead. The thread renews with each
@@ -35,11 +44,6 @@ LAPSE_SECONDS = 30.0
 PATIENCE = 1.0
 """Seconds that a call waits for the store's answer. Longer than for a lease, which has something to
 fall back on: here the call would be refused, and sending can wait for a moment."""
-
-
-def key_of(written: str) -> str:
-    """What the store knows of a key: a digest, which tells neither the key nor its length."""
-    return hashlib.blake2b(written.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class Claiming:
@@ -132,7 +136,7 @@ class Claiming:
 
     def of(self, key: str | None) -> Held | None:
         """What a call that is under way under this key, as it was written, holds."""
-        return None if key is None else self._held.get(key_of(key))
+        return None if key is None else self._held.get(digest_of(key))
 
     def sending(self, held: Held, member: Member, operation: Operation) -> None:
         """The call goes out, to this deployment: where others will look for the job, if need be."""

@@ -12,6 +12,7 @@ the callers only.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Conclude",
     "Record",
     "Renew",
+    "digest_of",
 ]
 
 RECORD_SECONDS = 86_400
@@ -35,6 +37,11 @@ ACCEPTED = "accepted"
 UNKNOWN = "unknown"
 FREE = "free"
 """The end of a claim under which surely nothing was accepted. No record is ever in this state."""
+
+
+def digest_of(text: str) -> str:
+    """What is known of a caller's words: they can be known again by it, and not be read."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ __all__ = [
     "load_file",
     "not_yet",
     "retirement",
+    "size_of",
 ]
 
 # Far above any honest configuration; a video given by mistake is refused before it is parsed.
@@ -255,7 +256,7 @@ def _date(written: object) -> object:
     raise ValueError(f"must be {_ALLOWED['retires_on']}")
 
 
-def _size(written: str) -> str:
+def size_of(written: str) -> str:
     """A size in one spelling: the same one is 1280x720 to one provider, 1280:720 to another."""
     return written.lower().replace(":", "x")
 
@@ -266,13 +267,13 @@ def _sizes(written: Mapping[Any, object]) -> dict[str, object]:
     prices = {size: price for size, price in written.items() if _is_written(price)}
     if not prices:
         raise ValueError("must have at least one size with its price, or be a number for all sizes")
-    if len(set(map(_size, prices))) < len(prices):
+    if len(set(map(size_of, prices))) < len(prices):
         raise ValueError("must have each size once; 1280x720 and 1280:720 are the same size")
     return prices
 
 
 def _by_size(prices: dict[str, float]) -> Mapping[str, float]:
-    return MappingProxyType({_size(size): price for size, price in prices.items()})
+    return MappingProxyType({size_of(size): price for size, price in prices.items()})
 
 
 def _header_names(written: object) -> object:
@@ -568,7 +569,7 @@ class Deployment:
             return None
         if isinstance(prices, (int, float)):  # as a tuple: this is on the path of a pick
             return round(prices * seconds, 6)
-        price = prices.get(_size(size)) if size is not None else _alike(prices)
+        price = prices.get(size_of(size)) if size is not None else _alike(prices)
         return None if price is None else round(price * seconds, 6)
 
     def cost_at_most(self, size: str | None, seconds: float) -> float | None:

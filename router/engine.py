@@ -25,7 +25,8 @@ from typing import Any, TypeVar, cast
 from router import errors
 from router.advising import ADVISED, Advising
 from router.choosing import Choosing, left
-from router.claiming import Claiming, key_of
+from router.claiming import Claiming
+from router.claims import digest_of
 from router.errors import Accepted, RouterError
 from router.fleet import Fleet, Member
 from router.ids import Copy, Kind
@@ -105,7 +106,7 @@ def _sent_key(trip: Trip, member: Member) -> str:
     parameters, and ours are other ones with each model.
     """
     key = trip.call.idempotency_key or uuid.uuid4().hex
-    return key_of(f"{member.deployment.id}\0{key}")
+    return digest_of(f"{member.deployment.id}\0{key}")
 
 
 def _downloaded(reply: Reply) -> Downloaded:
@@ -458,15 +459,10 @@ class Engine:
 
     def accepted(self, trip: Trip, member: Member, copy: Copy, video: Video | None = None) -> None:
         """A job was accepted, this one as far as known: it takes over its submit's slot."""
-        worker = self.learning.sharing.worker if self.learning.sharing else ""
-        status, told = "queued", None
-        if video is not None:
-            status, told = video.status, length_in(video.seconds)
-        # An extension's answer tells of the stitched whole.
-        extended = trip.operation is Operation.EXTENSION
-        seconds = trip.demand.seconds if told is None or extended else told
-        job = job_of(copy, member, trip.operation, status, worker, self.now(), seconds)
-        self.learning.started(member, job)
+        status = video.status if video is not None else "queued"
+        _, length = made_by(trip, video)
+        seconds = trip.demand.seconds if length is None else length
+        job = self._started(copy, member, trip.operation, status, seconds)
         if trip.held is not None:
             # Told together with the job: whoever finds one finds the other.
             self.claiming.accepted(trip.held, id_of(trip, Kind.VIDEO, *copy))
@@ -482,13 +478,20 @@ class Engine:
         """
         members = self.fleet.of_account(copy.account)
         member = next((m for m in members if m.deployment.id == deployment), members[0])
-        now = self.now()
-        worker = self.learning.sharing.worker if self.learning.sharing else ""
-        started = Operation(operation or Operation.GENERATION)
-        job = job_of(copy, member, started, "queued", worker, now, 0.0)
-        self.learning.started(member, job)
+        job = self._started(
+            copy, member, Operation(operation or Operation.GENERATION), "queued", 0.0
+        )
         slots = self.fleet.job_resources(copy.account) if token else ()
         self.leasing.order(Settle(token or "", (), slots, member.job_ttl, job))
+
+    def _started(
+        self, copy: Copy, member: Member, operation: Operation, status: str, seconds: float
+    ) -> Job:
+        """The record of a job that this worker knows to run from now on."""
+        worker = self.learning.sharing.worker if self.learning.sharing else ""
+        job = job_of(copy, member, operation, status, worker, self.now(), seconds)
+        self.learning.started(member, job)
+        return job
 
     def reported(
         self,

@@ -24,8 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
 from router import operations
-from router.claiming import key_of
-from router.claims import ACCEPTED, UNKNOWN, Record
+from router.claims import ACCEPTED, UNKNOWN, Record, digest_of
 from router.engine import Engine
 from router.errors import (
     Accepted,
@@ -91,9 +90,9 @@ async def once(engine: Engine, call: Call[AnswerT], side: Side, send: Send[Answe
         claiming, pause = engine.claiming, FIRST_PAUSE
         while True:
             seconds = left()
-            claimed = await claiming.ask(side, key_of(key), written, seconds)
+            claimed = await claiming.ask(side, digest_of(key), written, seconds)
             if claimed.mine:
-                with claiming.holding(claimed.record, key_of(key), seconds) as held:
+                with claiming.holding(claimed.record, digest_of(key), seconds) as held:
                     bounded = dataclasses.replace(call, deadline=left())
                     answer = await send(engine, bounded, side, upload)
                     if not held.told:

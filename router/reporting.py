@@ -6,12 +6,12 @@ the key back.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from router import errors
+from router.claims import digest_of
 from router.errors import RouterError
 from router.events import Attempted, Picked, Waiting
 from router.fleet import Member
@@ -38,7 +38,6 @@ __all__ = [
     "POLL_AFTER_SECONDS",
     "attempted",
     "cost_of",
-    "digest_of",
     "error_of",
     "full",
     "id_of",
@@ -192,11 +191,6 @@ def traits_of(call: Call[Any], member: Member | None = None) -> dict[str, str | 
         "size": call.size,
         "prompt": call.prompt and digest_of(call.prompt),
     }
-
-
-def digest_of(prompt: str) -> str:
-    """A digest by which a prompt can be known again, and not be read."""
-    return hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def request_id_of(member: Member, exchange: Exchange) -> str | None:

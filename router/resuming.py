@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Unpack
 
 from router import operations
-from router.claiming import key_of
-from router.claims import ACCEPTED, UNKNOWN, Record
+from router.claims import ACCEPTED, UNKNOWN, Record, digest_of
+from router.config import size_of
 from router.engine import Engine
 from router.errors import (
     AmbiguousSubmitError,
@@ -26,7 +26,6 @@ from router.errors import (
 from router.ids import Copy, Kind
 from router.listing import list_videos
 from router.operations import Options
-from router.reporting import digest_of
 from router.trip import Side
 from router.types import Operation, Video, length_in
 from router.waiting import wait
@@ -99,7 +98,7 @@ async def _sought(engine: Engine, side: Side, error: RouterError, options: Optio
         return record.id
     found = await _listed(engine, side, error, options)
     if record is not None and isinstance(key, str):
-        engine.claiming.found(key_of(key), record, found)
+        engine.claiming.found(digest_of(key), record, found)
     return found
 
 
@@ -109,7 +108,7 @@ async def _record(engine: Engine, side: Side, key: str, options: Options) -> Rec
     patience = options.get("deadline") or engine.fleet.config.settings.deadline
     ends = engine.clock.monotonic() + patience
     while True:
-        record = await engine.claiming.look(side, key_of(key))
+        record = await engine.claiming.look(side, digest_of(key))
         if record is None or record.state in (ACCEPTED, UNKNOWN):
             return record
         if engine.clock.monotonic() >= ends:
@@ -131,7 +130,7 @@ async def _listed(engine: Engine, side: Side, error: RouterError, options: Optio
     accepted = await side.door.offload(_accepted, engine)
     alike = list[tuple[Copy, str]]()
     async for video in _newest(engine, side, account, sent_at - SKEW_SECONDS, options):
-        copy = _copy(engine, video)
+        copy = _copy(engine, video.id)
         if copy is None or not _is_alike(engine, video, error, sent_at):
             continue
         finder = await engine.claiming.look(side, _find(copy))
@@ -153,21 +152,21 @@ async def _listed(engine: Engine, side: Side, error: RouterError, options: Optio
 
 def _find(copy: Copy) -> str:
     """The key under which a job is given to the one caller that finds it."""
-    return key_of(f"found\0{copy.account}\0{copy.native_id}")
+    return digest_of(f"found\0{copy.account}\0{copy.native_id}")
 
 
 def _whose(error: RouterError) -> str:
     """What tells one lost call from another."""
     told = (error.idempotency_key, getattr(error, "sent_at", None), getattr(error, "traits", None))
-    return key_of(repr(told))
+    return digest_of(repr(told))
 
 
 def _accepted(engine: Engine) -> set[Copy]:
     return {Copy(job.account, job.native_id) for job in engine.leasing.picture(()).jobs}
 
 
-def _copy(engine: Engine, video: Video) -> Copy | None:
-    asset = engine.fleet.codec.decode(video.id, Kind.VIDEO)
+def _copy(engine: Engine, our_id: str | None) -> Copy | None:
+    asset = engine.fleet.codec.decode(our_id, Kind.VIDEO) if our_id else None
     return asset.copies[0] if asset is not None else None
 
 
@@ -198,9 +197,10 @@ def _is_alike(engine: Engine, video: Video, error: RouterError, sent_at: float) 
         return False
     traits: dict[str, str | None] = getattr(error, "traits", {})
     prompt = video.prompt and digest_of(video.prompt)
+    sizes = [size and size_of(size) for size in (traits.get("size"), video.size)]
     pairs: list[tuple[object, object]] = [
         (traits.get("prompt"), prompt),
-        (_size(traits.get("size")), _size(video.size)),
+        (sizes[0], sizes[1]),
     ]
     seconds, told = length_in(traits.get("seconds")), length_in(video.seconds)
     if error.operation == Operation.EXTENSION:
@@ -209,25 +209,14 @@ def _is_alike(engine: Engine, video: Video, error: RouterError, sent_at: float) 
             return False
     else:
         pairs.append((seconds, told))
-    source = _native(engine, video.remixed_from_video_id)
+    source = _copy(engine, video.remixed_from_video_id)
     if error.operation == Operation.GENERATION and source is not None:
         return False
-    pairs.append((traits.get("source"), source))
+    pairs.append((traits.get("source"), source.native_id if source is not None else None))
     # A provider may answer with a version of the model that was asked for.
     model = traits.get("model")
     same_model = not model or not video.model or video.model.startswith(model)
     return same_model and all(one == other for one, other in pairs if one and other)
-
-
-def _native(engine: Engine, our_id: str | None) -> str | None:
-    """The native id of what a video was made from."""
-    asset = engine.fleet.codec.decode(our_id, Kind.VIDEO) if our_id else None
-    return asset.copies[0].native_id if asset is not None else None
-
-
-def _size(written: str | None) -> str | None:
-    """One spelling for 1280x720 and 1280:720."""
-    return written and written.lower().replace(":", "x")
 
 
 def _anew(error: RouterError, why: str) -> RouterError:

@@ -20,7 +20,7 @@ from sim_truth import unsure
 from simulation import Timeline
 
 from router import RouterError, errors
-from router.claiming import key_of
+from router.claims import digest_of
 
 __all__ = [
     "Asker",
@@ -151,7 +151,7 @@ class Askers:
 
     def claimed(self, asker: Asker, before: float = math.inf) -> float | None:
         """Where the store gave this call its key, at the latest; `None` if it did not."""
-        digest = key_of(asker.key)
+        digest = digest_of(asker.key)
         granted = [
             asked.place
             for asked in self._store.claims
@@ -370,7 +370,7 @@ def claims_end(timeline: Timeline) -> Iterator[str]:
             yield f"w{worker.number} still holds {len(held)} keys"
     askers = Askers(timeline)
     died = {
-        key_of(key)
+        digest_of(key)
         for key, calls in askers.by_key.items()
         if any(askers.told(asker) == math.inf for asker in calls)
     }
