@@ -94,7 +94,7 @@ def test_nothing_is_left_behind(server: StandIn, method: str, *, keyed: bool) ->
     files = open_files()
     steps = asyncio.run(play())
     # It went through all of a call, from before its start to after its end.
-    assert 10 < steps < STEPS
+    assert 5 < steps < STEPS
     assert told[-1].accepted == "yes"
     assert open_files() <= files + 1
 

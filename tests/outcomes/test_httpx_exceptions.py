@@ -9,8 +9,10 @@ from __future__ import annotations
 import inspect
 import ssl
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 from outcome_parts import (
@@ -34,13 +36,17 @@ RESPONSE = httpx.Response(500, request=REQUEST)
 Make = Callable[[], Exception]
 
 
-def httpx_exceptions() -> list[type[Exception]]:
-    """All public exception classes of the httpx that is installed."""
+def exceptions_of(library: ModuleType) -> list[type[Exception]]:
+    """All public exception classes of a library that is installed."""
     return [
         found
-        for _, found in inspect.getmembers(httpx, inspect.isclass)
+        for _, found in inspect.getmembers(library, inspect.isclass)
         if issubclass(found, Exception) and not issubclass(found, Warning)
     ]
+
+
+def httpx_exceptions() -> list[type[Exception]]:
+    return exceptions_of(httpx)
 
 
 def made(kind: type[Exception]) -> Exception:
@@ -138,10 +144,18 @@ def test_the_faults_name_every_exception_of_httpx() -> None:
     assert set(httpx_exceptions()) <= set(FAULTS)
 
 
+def test_the_faults_name_every_exception_of_httpcore_as_that_of_httpx_of_the_same_name() -> None:
+    assert set(exceptions_of(httpcore)) <= set(FAULTS)
+    names = {kind.__name__: FAULTS[kind] for kind in httpx_exceptions()}
+    for kind in exceptions_of(httpcore):
+        assert names.get(kind.__name__, FAULTS[kind]) is FAULTS[kind]
+
+
 def test_of_others_the_faults_name_only_a_timeout() -> None:
     ours = {kind for kind in FAULTS if kind.__module__.startswith("router.")}
 
-    assert set(FAULTS) - set(httpx_exceptions()) - ours == {TimeoutError}
+    others = set(FAULTS) - set(httpx_exceptions()) - set(exceptions_of(httpcore)) - ours
+    assert others == {TimeoutError}
 
 
 def test_a_fault_of_a_subclass_that_is_not_known_yet_is_its_parents(

@@ -12,7 +12,6 @@ import email.utils
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +22,10 @@ from virtual_time import Turns
 
 from router.testing import StandIn
 from router.testing.studio import AcceptedSubmit
+from router.transport.connections import Openings
+from router.transport.exchange import Arriving, Heard, Message, Monotonic, Target
 
-__all__ = ["SUBMITS", "Exchange", "Network", "Taken", "Wire", "Wires", "World", "wired"]
+__all__ = ["SUBMITS", "Exchange", "Network", "Taken", "Wire", "Wires", "World"]
 
 SUBMITS = {"generation", "edit", "extension", "remix", "create_character"}
 NAMING = {"get_character", "status", "content", "delete"}
@@ -383,13 +384,13 @@ class _Watched(httpx.SyncByteStream, httpx.AsyncByteStream):
         self.close()
 
 
-class Wire(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """One connection of a router's own, in place of httpx's transports."""
+class Wire:
+    """One connection of a router's own, in place of a socket."""
 
-    def __init__(self, *, network: Network, origin: str) -> None:
+    def __init__(self, network: Network, target: Target) -> None:
         self._network = network
         self._answer: _Watched | None = None
-        self.deployment = httpx.URL(origin).host.removesuffix(".sim")
+        self.deployment = target.origin.host.decode().removesuffix(".sim")
         self.open = True
         self.number = len(network.wires)
         network.wires.append(self)
@@ -398,56 +399,68 @@ class Wire(httpx.BaseTransport, httpx.AsyncBaseTransport):
     def __repr__(self) -> str:
         return f"connection {self.number} to {self.deployment}"
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        self._takes(request)
-        return self._gives(self._network.handle_request(request))
+    def is_reusable(self) -> bool:
+        return True
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self._takes(request)
-        return self._gives(await self._network.handle_async_request(request))
+    def has_expired(self) -> bool:
+        return False
 
-    def _takes(self, request: httpx.Request) -> None:
+    async def close(self) -> None:
+        if self.open:
+            self.open = False
+            self._network.note_wire("closed", self)
+
+    def _request(self, message: Message) -> httpx.Request:
         about: dict[str, Any] = {"connection": self.number}
         if not self.open:
             about["idle"] = float("inf")  # which no bound allows
         elif self._answer is not None:
             closed_at = self._answer.closed_at
             about["idle"] = float("inf") if closed_at is None else self._network.now() - closed_at
-        request.extensions = {**request.extensions, "wire": about}
+        request = message.for_httpx()
+        request.extensions["wire"] = about
+        return request
 
-    def _gives(self, response: httpx.Response) -> httpx.Response:
+    def _noted(self, response: httpx.Response) -> Any:
         assert isinstance(response.stream, _Watched)
         self._answer = response.stream
-        return response
-
-    def close(self) -> None:
-        if self.open:
-            self.open = False
-            self._network.note_wire("closed", self)
-
-    async def aclose(self) -> None:
-        self.close()
+        return response.stream
 
 
-class Wires:
-    """What a router asks for the arguments of a new connection; here they name the network."""
+class BlockingWire(Wire):
+    def __init__(self, network: Network, target: Target, monotonic: Monotonic) -> None:
+        super().__init__(network, target)
+        self._monotonic = monotonic
+
+    async def exchange(self, message: Message, heard: Heard) -> None:
+        response = self._network.handle_request(self._request(message))
+        chunks = Arriving(self._noted(response), self._monotonic, message.until)
+        try:
+            await heard.take_in(response.status_code, response.headers.raw, chunks)
+        finally:
+            response.close()
+
+
+class AsyncWire(Wire):
+    async def exchange(self, message: Message, heard: Heard) -> None:
+        response = await self._network.handle_async_request(self._request(message))
+        try:
+            await heard.take_in(response.status_code, response.headers.raw, self._noted(response))
+        finally:
+            await response.aclose()
+
+
+class Wires(Openings):
+    """Opens wires into a network, in place of sockets."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
 
-    def arguments(self, origin: str) -> dict[str, Any]:
-        return {"network": self._network, "origin": origin}
+    async def blocking(self, target: Target, monotonic: Monotonic) -> BlockingWire:
+        return BlockingWire(self._network, target, monotonic)
 
-
-@contextmanager
-def wired() -> Iterator[None]:
-    """Let routers without a client of their caller's open wires, and no sockets."""
-    before = httpx.HTTPTransport, httpx.AsyncHTTPTransport
-    httpx.HTTPTransport = httpx.AsyncHTTPTransport = Wire  # type: ignore[assignment,misc]
-    try:
-        yield
-    finally:
-        httpx.HTTPTransport, httpx.AsyncHTTPTransport = before  # type: ignore[misc]
+    async def awaiting(self, target: Target) -> AsyncWire:
+        return AsyncWire(self._network, target)
 
 
 def _operation(request: httpx.Request) -> str:

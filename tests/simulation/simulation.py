@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 from sim_errands import Asked, Draws, mark
 from sim_history import History
-from sim_network import Network, Wires, World, wired
+from sim_network import Network, Wires, World
 from sim_plan import FATES, GROUPS, USED, Blow, Errand, Plan, drawn, weighted
 from sim_store import SharedStore, WorkersView
 from virtual_time import Killed, Stuck, Turns, VirtualLoop, struck
@@ -113,9 +113,8 @@ def run(seed: int, plan: Plan | None = None) -> Timeline:
     loop = VirtualLoop()
     player = _Player(loop, plan or drawn(seed))
     try:
-        with wired():
-            loop.run_until_complete(player.play())
-            loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(player.play())
+        loop.run_until_complete(loop.shutdown_asyncgens())
     except Stuck as stuck:
         player.timeline.left.append(f"{stuck}; open are {player.open_calls()}")
     finally:
@@ -304,7 +303,7 @@ class _Player:
             claiming: Any = worker.router._engine.claiming
             claiming._lapse = lambda seconds: CLAIM_SECONDS
         if given is None:
-            worker.router._sending._openings = worker.router._asending._openings = Wires(network)
+            worker.router._sending.openings = worker.router._asending.openings = Wires(network)
         # The only thread pool of the package must take turns with everything else.
         door = BlockingDoor(worker.clock, self._turns.pool)
         worker.router._blocking = Side(door, worker.router._sending)

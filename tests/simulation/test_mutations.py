@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 from sim_invariants import INVARIANTS, violations
 from sim_plan import Blow, drawn
@@ -31,7 +32,6 @@ from router import (
     outcomes,
     reporting,
     selection,
-    transport,
     trip,
     waiting,
 )
@@ -51,6 +51,8 @@ from router.state import MemoryStore
 from router.state.budgets import Budgets
 from router.state.records import Records
 from router.state.sharing import Sharing
+from router.transport import awaiting, blocking, connections
+from router.transport.exchange import Heard
 from router.types import Operation, Video
 
 SEEDS = range(300)
@@ -143,13 +145,13 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @breaks("job ends are true")
 def _(patch: pytest.MonkeyPatch) -> None:
     """A download that breaks off is taken for a whole one."""
-    original = transport._Heard._hand_on
+    original = Heard._hand_on
 
     async def hand_on(self: Any, *args: Any) -> None:
-        with suppress(transport.httpx.TransportError):
+        with suppress(httpx.TransportError):
             await original(self, *args)
 
-    patch.setattr(transport._Heard, "_hand_on", hand_on)
+    patch.setattr(Heard, "_hand_on", hand_on)
 
 
 @breaks("waits go on")
@@ -406,7 +408,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @breaks("submits go fresh")
 def _(patch: pytest.MonkeyPatch) -> None:
     """A submit takes whatever connection there is."""
-    patch.setattr(transport, "FRESH_SECONDS", transport.KEEP_SECONDS)
+    patch.setattr(connections, "FRESH_SECONDS", connections.KEEP_SECONDS)
 
 
 @breaks("errors of the tree")
@@ -416,7 +418,8 @@ def _(patch: pytest.MonkeyPatch) -> None:
     def made_of(heard: Any, exc: Exception) -> Any:
         raise exc
 
-    patch.setattr(transport, "_made_of", made_of)
+    for door in (awaiting, blocking):
+        patch.setattr(door, "made_of", made_of)
 
 
 @breaks("ends in time")
@@ -443,11 +446,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     """A connection is given back only where all went well."""
 
-    async def take_in(heard: Any, response: Any) -> None:
-        await heard.take_in(response, response.stream)
+    async def by_given(given: Any, message: Any, heard: Any) -> None:
+        response = await given.handle_async_request(message.for_httpx())
+        await heard.take_in(response.status_code, response.headers.raw, response.stream)
         await response.aclose()
 
-    patch.setattr(transport.AsyncTransport, "_take_in", staticmethod(take_in))
+    patch.setattr(awaiting, "_by_given", by_given)
 
 
 @breaks("a key is one job")
