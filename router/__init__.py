@@ -11,7 +11,7 @@ Picks a deployment for each call, sends it, follows the job; never pays twice, n
 account.
 """
 
-from router import errors, events
+from router import _begun, errors, events  # noqa: F401  (from here on Ctrl-C is heard)
 from router.config import Deployment
 from router.errors import *  # noqa: F403  (the tree's names are the package's)
 from router.ids import Copy
@@ -33,6 +33,7 @@ from router.observations import Change
 from router.picking import Attempt, Picking
 from router.router import Router
 from router.sdk import *  # noqa: F403  (the operations as functions)
+from router.tenants import Tenant
 from router.types import (
     AttemptRecord,
     Character,
@@ -70,6 +71,7 @@ __all__ = [
     "Room",
     "Router",
     "Routing",
+    "Tenant",
     "Video",
     "VideoDeleted",
     "VideoPage",

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import sys
 
+from router import _begun
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line, and end the process with its exit code."""
+    _begun.hear()
     try:
         from router.cli.app import run
     except ModuleNotFoundError as missing:
@@ -19,8 +22,6 @@ def main() -> None:
             raise
         sys.stderr.write("the command line needs an extra: pip install 'video-router[cli]'\n")
         raise SystemExit(2) from None
-    except KeyboardInterrupt:  # while all that is still being imported
-        raise SystemExit(130) from None
     raise SystemExit(run())
 
 

@@ -16,11 +16,20 @@ ChangeWord: TypeAlias = Literal[
     "restored",
     "retires",
     "not-taken",
+    "job-unheard",
+    "job-heard",
     "state-away",
     "state-back",
     "news-away",
     "not-understood",
     "hook-failed",
+    "proxy-failed",
+    "download-broke-off",
+    "reloaded",
+    "not-reloaded",
+    "stopping",
+    "cut-off",
+    "worker-ended",
 ]
 
 FIELDS = ("change", "deployment", "account", "deployments", "scope", "cause", "seconds")

@@ -1,14 +1,18 @@
 """One configuration being read: its variables, what is wrong with it, and what must stay unsaid.
 
 Every message about a configuration is made here, so that here one can see that none holds a secret.
+What stands where a secret belongs (a key, a header, a URL's userinfo) is never shown, wherever else
+it stands. What a variable held elsewhere may be a secret by mistake, and is not shown either; but
+a name that the file gives in plain text is no less a name for being a variable's value too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
@@ -22,7 +26,7 @@ SHORTEST_SECRET = 4
 # deployments → one → headers → value is 4 deep. What goes on and on is a dict that holds itself.
 MAX_DEPTH = 8
 
-_SECRET_KEYS = frozenset({"api_key", "headers", "id_secrets"})
+_SECRET_KEYS = frozenset({"api_key", "headers", "id_secrets", "key", "sha256"})
 _USERINFO = re.compile(r"//([^/?#]*)@")
 _VARIABLE = re.compile(
     r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\})?"
@@ -57,7 +61,11 @@ class Reading:
         self.environ = environ
         self.lines = lines
         self.problems: dict[Path, str] = {}
+        # The variables, by the place that takes them, whose values become a part of a URL there.
+        self.quoted: Mapping[Path, Collection[str]] = MappingProxyType({})
         self._secrets: set[str] = set()
+        self._variables: set[str] = set()
+        self._names: frozenset[str] = frozenset()
 
     # What is wrong, and where
 
@@ -104,24 +112,42 @@ class Reading:
     def _step(self, step: str | int) -> str:
         if isinstance(step, int):
             return f"[{step}]"
-        # Our own words are no secrets, whatever a variable holds.
-        return f".{step if step in self.words else self.shown(step)}"
+        return f".{self._named(step)}"
 
     def shown(self, value: object) -> str:
         """A value of the file as a message may print it: no secret, one line, not endless."""
         text = str(value)
-        if any(secret in text for secret in self._secrets):
+        if self._is_secret(text):
             return "***"
         text = text if text.isprintable() else ascii(text)[1:-1]
         return text if len(text) <= 80 else text[:80] + "…"
 
+    def _is_secret(self, text: str) -> bool:
+        if any(secret in text for secret in self._secrets):
+            return True
+        return text not in self._names and any(value in text for value in self._variables)
+
     def unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
         names = list(known)
+        return f"unknown {kind} `{self.shown(name)}`{self.hint(name, names)}; {self.allowed(names)}"
+
+    def hint(self, name: str, known: Collection[str], likeness: float = 0.6) -> str:
+        """What may have been meant, if anything is as near as `difflib` measures it."""
         import difflib  # for a misspelt file only, and a millisecond of every import else
 
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f" (did you mean `{near[0]}`?)" if near else ""
-        return f"unknown {kind} `{self.shown(name)}`{hint}; {allowed(names)}"
+        near = difflib.get_close_matches(name, known, 1, likeness)
+        return f" (did you mean `{self._named(near[0])}`?)" if near else ""
+
+    def allowed(self, names: Iterable[str]) -> str:
+        return allowed(map(self._named, names))
+
+    def _named(self, name: str) -> str:
+        # Our own words are no secrets, whatever a variable holds.
+        return name if name in self.words else self.shown(name)
+
+    def take_names(self, names: Iterable[str]) -> None:
+        """Learn what the file names things, its variables not expanded: that may be told."""
+        self._names = frozenset(names)
 
     # Variables
 
@@ -156,12 +182,12 @@ class Reading:
             self.problem(place, "`os.environ/NAME` is LiteLLM's form; write `${NAME}`")
             return ""
         missing: list[str] = []
-        expanded = _VARIABLE.sub(lambda match: self._variable(match, missing), text)
+        expanded = _VARIABLE.sub(lambda match: self._variable(match, place, missing), text)
         if missing:
             self.problem(place, "; ".join(dict.fromkeys(missing)))
         return "" if missing else expanded
 
-    def _variable(self, match: re.Match[str], missing: list[str]) -> str:
+    def _variable(self, match: re.Match[str], place: Path, missing: list[str]) -> str:
         if match[0] == "$${":
             return "${"
         name, default = match["name"], match["default"]
@@ -176,6 +202,14 @@ class Reading:
             missing.append(f"the variable {name} is not set; set it, or write ${{{name}:-default}}")
             return ""
         # Whatever variable was meant here, the one that was taken may hold a key.
-        if name in self.environ:
+        if _is_of_secret(match, place):
             self.hide(value)
-        return value
+        elif name in self.environ and len(value) >= SHORTEST_SECRET:
+            self._variables.add(value)
+        return quote(value, safe="") if name in self.quoted.get(place, ()) else value
+
+
+def _is_of_secret(variable: re.Match[str], place: Path) -> bool:
+    """Whether a variable stands where a secret does: in a URL before its @, or after its ?."""
+    before, after = variable.string[: variable.start()], variable.string[variable.end() :]
+    return not _SECRET_KEYS.isdisjoint(place) or "@" in after or "?" in before

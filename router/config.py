@@ -44,14 +44,20 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from router import _yaml, litellm
+from router import _yaml, litellm, redis_url
 from router._reading import SHORTEST_SECRET, Reading, allowed
 from router._yaml import Path
+from router.proxy_settings import (
+    BODY_TIMEOUT,
+    MAX_BODY,
+    ProxyKey,
+    ProxySettings,
+    digest_of_key,
+)
 from router.types import Operation
 
 __all__ = [
     "LAST_DAY_SECONDS",
-    "NOT_YET",
     "Account",
     "Config",
     "Deployment",
@@ -62,21 +68,12 @@ __all__ = [
     "convert_file",
     "load_data",
     "load_file",
-    "not_yet",
     "retirement",
     "size_of",
 ]
 
 # Far above any honest configuration; a video given by mistake is refused before it is parsed.
 MAX_BYTES = 1 << 20
-
-NOT_YET: Mapping[str, str] = MappingProxyType(
-    {
-        "drop_params": "dropping parameters comes in a later version",
-        "proxy": "`video-router serve` comes in a later version",
-    }
-)
-"""Names with a place in the design and none here yet, and why: keys, and the Router's arguments."""
 
 _LITELLM = "is LiteLLM's form, beside ours: a file is in one of them (`video-router convert`)"
 # Who balances by usage has quotas in mind, which are limits here; what comes nearest among the
@@ -86,7 +83,7 @@ _LITELLM_STRATEGIES = {
     "usage-based-routing": "least-busy",
     "usage-based-routing-v2": "least-busy",
 }
-_SECTIONS = ("settings", "accounts", "deployments")
+_SECTIONS = ("settings", "accounts", "deployments", "proxy")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: what a header's name is
 # What a key looks like, known or not. `{api_key:secret}`, where a blank is missing, is another.
@@ -124,19 +121,23 @@ _ALLOWED = {
     " such numbers",
     "idempotency_header": "the name of a header that is the caller's, such as Idempotency-Key",
     "retires_on": "a date such as 2026-12-31",
+    "drop_params": "true or false",
     "max_cost_per_day": "a number of dollars above 0, up to 1,000,000,000",
     "rpm": "a whole number, 1 or more",
     "read_rpm": "a whole number, 1 or more",
     "max_parallel_requests": "a whole number, 1 or more",
     "max_parallel_jobs": "a whole number, 1 or more",
     "job_ttl": "a number of seconds above 0",
+    "keys": "a list of keys, each with a name and a key or its sha256",
+    "name": "a string (quote a number)",
+    "key": "a string (quote a number)",
+    "sha256": "64 hexadecimal digits: the SHA-256 of a key",
+    "models": "a list of model groups",
+    "operator": "true or false",
+    "max_body": "a whole number of bytes, 1 or more",
+    "body_timeout": "a number of seconds above 0",
+    "open_metrics": "true or false",
 }
-
-
-def not_yet(name: str) -> str | None:
-    """Why this key or argument is refused for now; `None` if it is not one of those."""
-    reason = NOT_YET.get(name)
-    return f"`{name}` is not supported yet: {reason}" if reason else None
 
 
 # ── what configuration must know of the rest ─────────────────────────────────────────────────────
@@ -171,23 +172,8 @@ def _name(value: str) -> str:
     return value
 
 
-_REDIS_SCHEMES = (
-    "redis",
-    "rediss",
-    "valkey",
-    "valkeys",
-    "unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-)
-
-
 def _redis_url(value: SecretStr) -> SecretStr:
-    scheme = value.get_secret_value().partition("://")[0]
-    if scheme not in _REDIS_SCHEMES:
-        raise ValueError(f"must begin with one of {', '.join(s + '://' for s in _REDIS_SCHEMES)}")
+    redis_url.parse(value.get_secret_value())
     return value
 
 
@@ -296,6 +282,13 @@ def _headers(written: dict[str, SecretStr]) -> dict[str, SecretStr]:
 _TAKEN_HEADERS = frozenset(
     {"authorization", "api-key", "host", "content-length", "content-type", "transfer-encoding"}
 )
+
+
+def _hex_digest(secret: SecretStr) -> SecretStr:
+    digest = secret.get_secret_value().lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ValueError(f"must be {_ALLOWED['sha256']}")
+    return SecretStr(digest)
 
 
 def _free_header(name: str) -> str:
@@ -470,6 +463,7 @@ class _DeploymentForm(_LimitsForm):
     operations: Names | None = None
     timeout: Seconds | None = None
     retry_on_5xx: Flag = False
+    drop_params: Flag = False
     cost_per_second: Prices | None = None
     idempotency_header: Annotated[Name, AfterValidator(_free_header)] | None = None
     retires_on: Date | None = None
@@ -486,6 +480,31 @@ class _DeploymentForm(_LimitsForm):
         if names is not None and "provider" in info.data:
             _reading(info).check_operations(names, info.data["provider"])
         return names
+
+
+class _ProxyForm(_Form):
+    keys: tuple[Any, ...] = ()
+    max_body: Limit = MAX_BODY
+    body_timeout: Seconds = BODY_TIMEOUT
+    open_metrics: Flag = False
+
+    def settings(self, keys: Iterable[ProxyKey]) -> ProxySettings:
+        return ProxySettings(tuple(keys), self.max_body, self.body_timeout, self.open_metrics)
+
+
+class _ProxyKeyForm(_Form):
+    name: Name
+    key: Sendable | None = None
+    sha256: Annotated[SecretStr, AfterValidator(_hex_digest)] | None = None
+    models: Annotated[Names, BeforeValidator(_listed), AfterValidator(_distinct)] | None = None
+    rpm: Limit | None = None
+    operator: Flag = False
+
+    def digest(self) -> SecretStr | None:
+        """The key's SHA-256; `None` where it stands there twice, or not at all."""
+        if (self.key is None) == (self.sha256 is None):
+            return None
+        return self.sha256 or SecretStr(digest_of_key(self.key.get_secret_value()))  # type: ignore[union-attr]
 
 
 # ── what is handed out ───────────────────────────────────────────────────────────────────────────
@@ -550,6 +569,7 @@ class Deployment:
     operations: frozenset[Operation]
     timeout: float | None = None
     retry_on_5xx: bool = False
+    drop_params: bool = False
     cost_per_second: float | Mapping[str, float] | None = None
     idempotency_header: str | None = None
     retires_on: datetime.date | None = None
@@ -656,6 +676,7 @@ class Config:
     warnings: tuple[str, ...] = ()
     dropped: str | None = None
     """The warning that tells what of a LiteLLM configuration is not taken."""
+    proxy: ProxySettings = field(default_factory=ProxySettings)
 
     @cached_property
     def groups(self) -> Mapping[str, tuple[Deployment, ...]]:
@@ -696,7 +717,8 @@ def convert_file(
         if reading.problems:
             raise reading.refuse()
         raise reading.refuse("is not in LiteLLM's form, which has `model_list`")
-    made = _converted({k: v for k, v in data.items() if not str(k).startswith("x-")}, reading)
+    written = {k: v for k, v in data.items() if not str(k).startswith("x-")}
+    made = _converted(written, reading)
     _checked(reading.expand(litellm.guessed(made.data), ()), reading, None)
     return made, reading.told((note.place, note.told(reading.shown)) for note in made.notes)
 
@@ -760,6 +782,7 @@ def _load(data: object, reading: _Reading, now: float | None) -> Config:
         raise reading.refuse("must be a mapping with the key `deployments`")
     written = {key: value for key, value in data.items() if not str(key).startswith("x-")}
     if not _is_litellm(written):
+        reading.take_names(_names_given(written))
         return _checked(reading.expand(written, ()), reading, now)
     made = _converted(written, reading)
     config = _checked(reading.expand(made.data, ()), reading, now)
@@ -770,6 +793,17 @@ def _load(data: object, reading: _Reading, now: float | None) -> Config:
     return dataclasses.replace(config, warnings=(told, *config.warnings), dropped=told)
 
 
+def _names_given(written: Mapping[Any, Any]) -> Iterator[str]:
+    """What a file in our form calls its accounts, deployments and groups, as it stands there."""
+    accounts, entries = written.get("accounts"), written.get("deployments")
+    yield from (str(name) for name in (accounts if isinstance(accounts, Mapping) else ()))
+    for entry in entries if isinstance(entries, list | tuple) else ():
+        for key in ("id", "account", "model_name") if isinstance(entry, Mapping) else ():
+            found = _listed(entry.get(key))
+            if isinstance(found, list | tuple):
+                yield from (name for name in found if isinstance(name, str))
+
+
 def _is_litellm(written: Mapping[Any, Any]) -> bool:
     return not litellm.KEYS.isdisjoint(written) and not {*_SECTIONS} & {*written}
 
@@ -777,6 +811,8 @@ def _is_litellm(written: Mapping[Any, Any]) -> bool:
 def _converted(written: Mapping[Any, Any], reading: _Reading) -> litellm.Conversion:
     """A LiteLLM configuration in our form. What is wrong is told in the file's own places."""
     made = litellm.convert(written, reading.vocabulary.providers)
+    reading.take_names(_names_given(made.data))
+    reading.quoted = made.quoted
     reading.words |= litellm.WORDS
     reading.hide(*made.hidden)
     for place, text in made.problems:
@@ -797,6 +833,7 @@ def _checked(written: Mapping[Any, Any], reading: _Reading, now: float | None) -
     _check_owners(accounts, deployments, reading)
     _check_prices(accounts, deployments, reading)
     _check_settings(settings or _sound_settings(written, reading), written, reading)
+    proxy = _proxy(written, reading)
     if settings is None or reading.problems:
         raise reading.refuse()
     return Config(
@@ -804,7 +841,14 @@ def _checked(written: Mapping[Any, Any], reading: _Reading, now: float | None) -
         accounts=_all_accounts(accounts, deployments.values()),
         deployments=tuple(deployments.values()),
         source=reading.source,
-        warnings=(*_unnamed(deployments, reading), *_retiring(deployments, reading, now)),
+        proxy=proxy,
+        warnings=reading.told(
+            (
+                *_unnamed(deployments),
+                *_unlisted(accounts, deployments, reading),
+                *_retiring(deployments, now),
+            )
+        ),
     )
 
 
@@ -836,6 +880,7 @@ def _deployment_forms(written: Mapping[Any, Any], reading: _Reading) -> dict[int
     for index, entry in found:
         origin, inherited = _inherited(entry, written.get("accounts"))
         place = ("deployments", index)
+        _check_account(entry, place, written.get("accounts"), reading)
         if form := reading.form(_DeploymentForm, entry, place, origin, inherited):
             forms[index] = form
     return forms
@@ -866,6 +911,22 @@ def _inherited(entry: object, accounts: object) -> tuple[Path, Mapping[Any, Any]
     return (), {}
 
 
+def _check_account(entry: object, place: Path, accounts: object, reading: _Reading) -> None:
+    """Who names an account that is not listed, and says nothing of its own, has misspelt it."""
+    if not isinstance(entry, Mapping) or not isinstance(accounts, Mapping) or not accounts:
+        return
+    name = entry.get("account")
+    has_url = _is_written(entry.get("base_url")) or reading.spoiled((*place, "base_url"))
+    if not isinstance(name, str) or not name or name in accounts or has_url:
+        return
+    listed = [other for other in accounts if isinstance(other, str)]
+    reading.problem(
+        (*place, "account"),
+        f"there is no account `{reading.shown(name)}`{reading.hint(name, listed)};"
+        f" {reading.allowed(listed)}, or any with a base_url here",
+    )
+
+
 def _resolve(form: _DeploymentForm, vocabulary: Vocabulary) -> Deployment:
     headers = dict(form.headers)
     if form.base_url.authorization:
@@ -890,6 +951,7 @@ def _resolve(form: _DeploymentForm, vocabulary: Vocabulary) -> Deployment:
         operations=operations,
         timeout=form.timeout,
         retry_on_5xx=form.retry_on_5xx,
+        drop_params=form.drop_params,
         cost_per_second=form.cost_per_second,
         idempotency_header=form.idempotency_header,
         retires_on=form.retires_on,
@@ -985,7 +1047,7 @@ def _check_settings(
     for group, others in settings.fallbacks.items():
         if group in others:
             left = sorted({*(groups or ())} - {group})
-            what = allowed(left) if left else "there is no other group"
+            what = reading.allowed(left) if left else "there is no other group"
             reading.problem(
                 ("settings", "fallbacks", group), f"a group is no fallback to itself; {what}"
             )
@@ -997,6 +1059,45 @@ def _check_settings(
             "without `id_secrets` every id is unsigned, so none would be accepted;"
             " write a secret, or allow true",
         )
+
+
+def _proxy(written: Mapping[Any, Any], reading: _Reading) -> ProxySettings:
+    """The section `proxy`. What is wrong is noted; what is returned then is never used."""
+    form = reading.form(_ProxyForm, _section(written.get("proxy")), ("proxy",))
+    if form is None:
+        return ProxySettings()
+    groups, keys = _groups_written(written, reading), dict[int, ProxyKey]()
+    for index, entry in enumerate(form.keys):
+        place = ("proxy", "keys", index)
+        if entry != "" and (one := reading.form(_ProxyKeyForm, entry, place)):
+            digest = one.digest()
+            if digest is None:
+                text = "is required: either a key, or its sha256, and not both"
+                reading.problem((*place, "key"), text)
+                continue
+            keys[index] = ProxyKey(one.name, digest, one.models, one.rpm, one.operator)
+    for index, key in keys.items():
+        for number, name in enumerate(key.models or ()):
+            if groups is not None and name not in groups:
+                spot = ("proxy", "keys", index, "models", number)
+                reading.problem(spot, reading.unknown("model group", name, groups))
+    _check_distinct_keys(keys, reading)
+    return form.settings(keys.values())
+
+
+def _check_distinct_keys(keys: Mapping[int, ProxyKey], reading: _Reading) -> None:
+    """A name is one tenant, and a key leads to one name."""
+    names, digests = dict[str, int](), dict[str, int]()
+    for index, key in keys.items():
+        place, first = ("proxy", "keys", index), names.setdefault(key.name, index)
+        if first != index:
+            where = f"it is {reading.key(('proxy', 'keys', first))}'s"
+            text = f"the name `{reading.shown(key.name)}` is taken: {where}; names are unique"
+            reading.problem((*place, "name"), text)
+        first = digests.setdefault(key.sha256.get_secret_value(), index)
+        if first != index:
+            where = reading.key(("proxy", "keys", first))
+            reading.problem((*place, "key"), f"the same key is {where}'s; each name has its own")
 
 
 def _groups_named(settings: Settings) -> Iterator[tuple[Path, str]]:
@@ -1027,7 +1128,7 @@ def _all_accounts(
     )
 
 
-def _unnamed(deployments: Mapping[int, Deployment], reading: _Reading) -> Iterator[str]:
+def _unnamed(deployments: Mapping[int, Deployment]) -> Iterator[tuple[Path, str]]:
     for index, one in deployments.items():
         if not one.account_is_default:
             continue
@@ -1035,15 +1136,36 @@ def _unnamed(deployments: Mapping[int, Deployment], reading: _Reading) -> Iterat
         beside = [d.id for d in deployments.values() if d is not one and _same_host(d, one)]
         if beside:
             text += f"; `{'`, `'.join(beside)}` has the same base_url: is it the same account?"
-        yield reading.line(("deployments", index, "account"), text)
+        yield ("deployments", index, "account"), text
+
+
+# Two accounts may well be called acme-eu and acme-us; and acme-1 and acme-2, however long.
+_MISSPELT = 0.85
+_DIGITS = re.compile(r"[0-9]+")
+
+
+def _unlisted(
+    accounts: Iterable[str], deployments: Mapping[int, Deployment], reading: _Reading
+) -> Iterator[tuple[Path, str]]:
+    """Who brings its own base_url may name any account; one that is nearly listed is a doubt."""
+    by_letters = {_DIGITS.sub("", name): name for name in accounts}
+    for index, one in deployments.items():
+        if one.account_is_default or _DIGITS.sub("", one.account) in by_letters:
+            continue
+        if meant := reading.hint(one.account, [*by_letters.values()], _MISSPELT):
+            text = (
+                f"`accounts` has no `{reading.shown(one.account)}`{meant}: it is an account of its"
+                " own, without that one's key and limits"
+            )
+            yield ("deployments", index, "account"), text
 
 
 def _retiring(
-    deployments: Mapping[int, Deployment], reading: _Reading, now: float | None
-) -> Iterator[str]:
+    deployments: Mapping[int, Deployment], now: float | None
+) -> Iterator[tuple[Path, str]]:
     for index, one in deployments.items():
         if now is not None and (told := retirement(one, now)):
-            yield reading.line(("deployments", index, "retires_on"), f"`{one.id}` {told}")
+            yield ("deployments", index, "retires_on"), f"`{one.id}` {told}"
 
 
 def _same_host(one: Deployment, other: Deployment) -> bool:
@@ -1074,7 +1196,8 @@ class _Reading(Reading):
     ) -> None:
         super().__init__(source, environ, lines)
         self.vocabulary = vocabulary
-        self.words = frozenset({*_SECTIONS, *_ALLOWED})
+        names = {*vocabulary.providers, *vocabulary.strategies, *map(str, Operation)}
+        self.words = frozenset({*_SECTIONS, *_ALLOWED, *names})
 
     def form(
         self,
@@ -1099,6 +1222,9 @@ class _Reading(Reading):
                 key = str(error["loc"][0])
                 # A mistake in what was taken over is told once, where it was written.
                 told = key in values or (origin and self.spoiled((*origin, key)))
+                # Nor is that missed which an account would have given that is not there.
+                inheritable = key in _AccountForm.model_fields
+                told = told or (inheritable and self.spoiled((*place, "account")))
                 if key in own or not told:
                     self._refused(error, place)
             return None
@@ -1122,7 +1248,7 @@ class _Reading(Reading):
                 continue
             if not _KEY.fullmatch(name):
                 self.hide(name)
-            later = not_yet(name) or (_LITELLM if name in litellm.KEYS else None)
+            later = _LITELLM if name in litellm.KEYS else None
             if later is None:
                 self.problem((*place, name), self.unknown("key", name, known))
             elif _is_written(value):

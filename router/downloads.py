@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 from router._doors import Door
 from router.engine import Engine
@@ -29,7 +30,7 @@ from router.operations import Call
 from router.reporting import job_failed
 from router.transport import Sink, SinkFailed
 from router.trip import Side
-from router.types import Content, Operation, Routing, Video
+from router.types import AsyncWritable, Content, Operation, Routing, Video
 
 __all__ = ["download"]
 
@@ -97,7 +98,7 @@ class Target(Sink, Protocol):
 
 @contextlib.asynccontextmanager
 async def _target(
-    to: str | os.PathLike[str] | IO[bytes] | None, door: Door
+    to: str | os.PathLike[str] | IO[bytes] | AsyncWritable | None, door: Door
 ) -> AsyncIterator[Target]:
     if to is None:
         yield _Memory()
@@ -110,8 +111,10 @@ async def _target(
             await door.offload(target.discard)
     elif isinstance(to, io.TextIOBase):
         raise BadRequestError("`to` is opened as text; open it in binary mode ('wb')")
+    elif inspect.iscoroutinefunction(getattr(to, "write", None)):
+        yield _Awaited(to, door)
     elif callable(getattr(to, "write", None)):
-        yield _Writable(to, door)
+        yield _Writable(cast("IO[bytes]", to), door)  # or a duck of one
     else:
         raise BadRequestError("`to` is a path or a writable binary file")
 
@@ -214,3 +217,31 @@ class _Writable:
 
     async def result(self, routing: Routing | None) -> Path:
         return Path(str(getattr(self._file, "name", "")))
+
+
+class _Awaited:
+    """An object whose `write` is awaited: the download goes on when it has taken a chunk.
+
+    Where it has a `begin`, that is awaited before, with the headers of the provider's answer. What
+    it has it keeps, so a second start skips that.
+    """
+
+    def __init__(self, taker: Any, door: Door) -> None:
+        self._taker, self._door = taker, door
+        self._written = 0
+        self._skip = 0
+
+    async def begin(self, headers: Mapping[str, str]) -> None:
+        self._skip = self._written
+        if inspect.iscoroutinefunction(getattr(self._taker, "begin", None)):
+            await self._door.foreign(self._taker.begin(headers))
+
+    async def write(self, chunk: bytes) -> None:
+        fresh = chunk[self._skip :]
+        self._skip -= min(self._skip, len(chunk))
+        if fresh:
+            await self._door.foreign(self._taker.write(fresh))
+            self._written += len(fresh)
+
+    async def result(self, routing: Routing | None) -> Path:
+        return Path(str(getattr(self._taker, "name", "")))

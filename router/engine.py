@@ -37,7 +37,7 @@ from router.messages import NOTHING_SAID, ErrorBody, InvalidBody, Reply, Request
 from router.operations import Call, Demand, Upload, opened
 from router.outcomes import Effect, Exchange, Fault, Outcome, judge, seconds_in
 from router.ownership import Owned, owned_by, route_of
-from router.providers import Bound
+from router.providers import Bound, Provider
 from router.reporting import (
     LEAST_PAUSE,
     LONGEST_PAUSE,
@@ -56,6 +56,7 @@ from router.reporting import (
 )
 from router.retry import Again, RetryBudget, back_off, retrying
 from router.selection import Tier
+from router.tenants import Tenant
 from router.transport import Patience, Sink, SinkFailed, Unanswered
 from router.trip import Side, Trip
 from router.types import (
@@ -105,8 +106,16 @@ def _sent_key(trip: Trip, member: Member) -> str:
     Each deployment gets another one, since a provider may refuse one that comes with other
     parameters, and ours are other ones with each model.
     """
-    key = trip.call.idempotency_key or uuid.uuid4().hex
+    key = trip.call.claim_key or uuid.uuid4().hex
     return digest_of(f"{member.deployment.id}\0{key}")
+
+
+def _words_of(trip: Trip, member: Member) -> tuple[str, ...]:
+    """What of a call's own words an error may quote."""
+    call = trip.call
+    natives = trip.owned.natives_in(member.deployment.account)
+    named = (call.after, call.prompt, call.name, *(call.reference or {}).values())
+    return tuple(filter(None, (*natives, *call.ids, *named)))
 
 
 def _downloaded(reply: Reply) -> Downloaded:
@@ -115,6 +124,20 @@ def _downloaded(reply: Reply) -> Downloaded:
     if reply.is_text:
         raise InvalidBody("text in place of the video")
     return Downloaded()
+
+
+def _read(
+    provider: Provider, bound: Bound, asked: Request, reply: Reply
+) -> Answer | Request | None:
+    """What a reply says, or what to ask next; `None` for a refusal."""
+    if 200 <= reply.status < 300:
+        if asked.download:
+            return _downloaded(reply)
+        return asked.reader(reply) if asked.reader else provider.answer(bound, reply)
+    if asked.verdict and asked.reader:
+        with contextlib.suppress(InvalidBody):
+            return asked.reader(reply)
+    return None
 
 
 class Engine:
@@ -209,7 +232,7 @@ class Engine:
             owned=owned,
             started=started,
             deadline=started + self.patience(call),
-            held=self.claiming.of(call.idempotency_key),
+            held=self.claiming.of(call.claim_key),
         )
         if call.max_cost is not None and call.operation.starts_job:
             _keep_to_cost(trip, call.max_cost)
@@ -235,7 +258,9 @@ class Engine:
         """One pass: pick, build, send, judge. Raises `Again` where another may follow."""
         member = await self.choosing.pick(trip)
         natives = trip.owned.natives_in(member.deployment.account)
-        bound = Bound(trip.call, member.deployment, natives, trip.upload)
+        call = member.sent(trip.call)
+        upload = trip.upload if call.upload is not None else None
+        bound = Bound(call, member.deployment, natives, upload)
         try:
             request = self._request(trip, bound, member)
         except BaseException:
@@ -317,34 +342,54 @@ class Engine:
     async def _exchange(
         self, trip: Trip, bound: Bound, member: Member, request: Request
     ) -> tuple[Exchange, Answer | None, Exception | None]:
-        """Send, and read what comes: the facts for the table, the answer, and a foreign cause."""
-        provider = member.provider
+        """Send, and read what comes: the facts for the table, the answer, and a foreign cause.
+
+        Where a call takes several exchanges, its preludes are judged as the reads that they are;
+        and once a submit was taken on, nothing that goes wrong afterwards lets it be sent again.
+        """
         reply = Reply(0, {})
         answer: Answer | Request = request
+        asked, taken = request, False
+
+        def met(reply: Reply | None, **facts: Any) -> Exchange:
+            sent, look = request.sent_whole, asked.prelude
+            return self._happened(trip, member, reply, sent=sent, look=look, **facts)
+
         try:
             while isinstance(answer, Request):
+                if answer is not request and not answer.download:
+                    answer.headers = {**request.headers, **answer.headers}
                 asked = answer
-                reply = await self._send(trip, bound, asked)
-                request.sent_whole = True
-                if not 200 <= reply.status < 300:
-                    said = provider.error(reply).without(member.deployment.redact)
-                    return self._happened(trip, member, reply, body=said), None, None
-                answer = _downloaded(reply) if asked.download else provider.answer(bound, reply)
+                try:
+                    reply = await self._send(trip, bound, asked)
+                    asked.sent_whole = True
+                finally:
+                    request.sent_whole = taken or (asked.sent_whole and not asked.prelude)
+                read = _read(member.provider, bound, asked, reply)
+                if read is None:
+                    said = member.provider.error(reply).without(member.deployment.redact)
+                    if not taken:
+                        return met(reply, body=said), None, None
+                    why = f"it was accepted; the next look at it got {reply.status}: {said.message}"
+                    return met(Reply(200, reply.headers), invalid=why), None, None
+                answer, taken = read, taken or (trip.operation.is_submit and not asked.prelude)
         except Unanswered as exc:
-            sent = request.sent_whole
-            return self._happened(trip, member, None, fault=exc.fault, sent=sent), None, exc
+            return met(None, fault=exc.fault), None, exc
         except InvalidBody as exc:
             # Without its frames, which hold the body: an error may outlive its call by a while.
-            unread = exc.with_traceback(None)
-            return self._happened(trip, member, reply, invalid=str(exc)), None, unread
-        # Success asks nothing of the table but that it was one.
-        happened = Exchange(
-            trip.operation, status=reply.status, headers=reply.headers, at=self.now()
-        )
+            return met(reply, invalid=str(exc)), None, exc.with_traceback(None)
+        # Success asks nothing of the table but that it was one; a verdict on a job is one too.
+        status = min(reply.status, 299)
+        happened = Exchange(trip.operation, status=status, headers=reply.headers, at=self.now())
         return happened, answer, None
 
     async def _send(self, trip: Trip, bound: Bound, request: Request) -> Reply:
         settings = trip.fleet.config.settings
+        if request.pause:
+            room = trip.deadline - self.clock.monotonic()
+            await trip.side.door.sleep(max(min(request.pause, room), 0.0))
+            if self._is_late(trip):
+                raise Unanswered(Fault.TIMEOUT, "the deadline passed before the next look")
         left = max(trip.deadline - self.clock.monotonic(), 0.001)
         timeout = trip.call.timeout or bound.deployment.timeout or settings.timeout
         # A JSON call is bounded as a whole; where many bytes move, only their silence is.
@@ -364,16 +409,18 @@ class Engine:
         fault: Fault | None = None,
         invalid: str | None = None,
         sent: bool = True,
+        look: bool = False,
     ) -> Exchange:
         return Exchange(
-            trip.operation,
+            Operation.STATUS if look else trip.operation,
             status=reply.status if reply is not None else None,
             headers=reply.headers if reply is not None else {},
             body=body or NOTHING_SAID,
+            echoes=() if body is None else _words_of(trip, member),
             fault=fault,
             invalid=invalid,
             sent_whole=sent,
-            names_id=bool(trip.call.ids),
+            names_id=trip.call.names_id,
             worked_before=self.learning.has_worked(member.deployment.account, trip.operation),
             sent_before=trip.may_have_arrived,
             retry_on_5xx=member.deployment.retry_on_5xx,
@@ -460,9 +507,10 @@ class Engine:
     def accepted(self, trip: Trip, member: Member, copy: Copy, video: Video | None = None) -> None:
         """A job was accepted, this one as far as known: it takes over its submit's slot."""
         status = video.status if video is not None else "queued"
-        _, length = made_by(trip, video)
+        _, length = made_by(trip, member, video)
         seconds = trip.demand.seconds if length is None else length
-        job = self._started(copy, member, trip.operation, status, seconds)
+        tenant = trip.call.tenant
+        job = self._started(copy, member, trip.operation, status, seconds, tenant)
         if trip.held is not None:
             # Told together with the job: whoever finds one finds the other.
             self.claiming.accepted(trip.held, id_of(trip, Kind.VIDEO, *copy))
@@ -470,7 +518,12 @@ class Engine:
         self._spent(trip, member, video)
 
     def adopted(
-        self, copy: Copy, deployment: str | None, operation: str | None, token: str | None
+        self,
+        copy: Copy,
+        deployment: str | None,
+        operation: str | None,
+        token: str | None,
+        tenant: Tenant | None,
     ) -> None:
         """A job was found of which nobody heard that it was accepted: it is booked as one that was.
 
@@ -478,18 +531,24 @@ class Engine:
         """
         members = self.fleet.of_account(copy.account)
         member = next((m for m in members if m.deployment.id == deployment), members[0])
-        job = self._started(
-            copy, member, Operation(operation or Operation.GENERATION), "queued", 0.0
-        )
+        started = Operation(operation or Operation.GENERATION)
+        job = self._started(copy, member, started, "queued", 0.0, tenant)
         slots = self.fleet.job_resources(copy.account) if token else ()
         self.leasing.order(Settle(token or "", (), slots, member.job_ttl, job))
 
     def _started(
-        self, copy: Copy, member: Member, operation: Operation, status: str, seconds: float
+        self,
+        copy: Copy,
+        member: Member,
+        operation: Operation,
+        status: str,
+        seconds: float,
+        tenant: Tenant | None,
     ) -> Job:
         """The record of a job that this worker knows to run from now on."""
         worker = self.learning.sharing.worker if self.learning.sharing else ""
-        job = job_of(copy, member, operation, status, worker, self.now(), seconds)
+        whose = tenant.name if tenant is not None else ""
+        job = job_of(copy, member, operation, status, worker, self.now(), seconds, whose)
         self.learning.started(member, job)
         return job
 
@@ -521,7 +580,7 @@ class Engine:
             try:
                 self._record(trip, member, exchange, judge(exchange), seconds)
             finally:
-                self.leasing.settle(trip.lease, "no")
+                self._broke_off(trip, member, "no")
             if isinstance(exc, RouterError):
                 exc.message = member.deployment.redact(exc.message)
                 exc.args = (exc.message,)
@@ -552,7 +611,7 @@ class Engine:
         if dollars is not None:
             deployment = member.deployment
             self.learning.spent(deployment.id, deployment.account, dollars, self.now())
-        size, length = made_by(trip, answer)
+        size, length = made_by(trip, member, answer)
         seconds = trip.demand.seconds if length is None else length
         budget = member.budget(Demand(trip.operation, seconds, size))
         if budget is not None:

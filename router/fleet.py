@@ -6,24 +6,35 @@ learned of a deployment is carried over by its id.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from router.balancing import STRATEGIES, Load
 from router.config import LAST_DAY_SECONDS, Config, Deployment, Limits
-from router.errors import OwnershipError, UnknownModelError, UnsupportedOperationError
+from router.errors import (
+    BadRequestError,
+    InvalidIdError,
+    OwnershipError,
+    UnknownModelError,
+    UnsupportedOperationError,
+)
 from router.health import Health
-from router.ids import IdCodec
+from router.ids import Asset, IdCodec, Kind
 from router.leases import Need
 from router.limits import job_cap, job_ttl, needs, trial
-from router.operations import Demand
-from router.providers import PROVIDERS, Provider
-from router.selection import Candidate, Obstacle, Route, Tier, obstacle, tiers
+from router.operations import Call, Demand
+from router.providers import PROVIDERS, Lack, Provider, without
+from router.selection import Candidate, Obstacle, Route, Tier, Unable, obstacle, tiers
+from router.tenants import Tenant
 from router.types import Operation
 
 __all__ = ["DOLLAR", "Fleet", "Member"]
+
+CallT = TypeVar("CallT", bound=Call[Any])
 
 DOLLAR = 1_000_000
 """Micro-dollars in one. Whole ones, so that sums over all workers are exact."""
@@ -61,6 +72,17 @@ class Member(Candidate):
         limit, amount = round(self.cost_per_day * DOLLAR), round(cost * DOLLAR)
         return Need(f"cost:account:{self.deployment.account}", limit, amount)
 
+    def dropped(self, call: Call[Any]) -> tuple[Lack, ...]:
+        """What of this call is dropped where it is sent here, by `drop_params`."""
+        if not self.deployment.drop_params or not call.is_particular:
+            return ()
+        lacks = self.provider.lacks(call, self.deployment)
+        return tuple(lack for lack in lacks if lack.can_be_dropped)
+
+    def sent(self, call: CallT) -> CallT:
+        """The call as it is sent here."""
+        return without(call, [lack.parameter for lack in self.dropped(call)])
+
     def __repr__(self) -> str:
         return f"<Member {self.deployment.id}>"
 
@@ -80,10 +102,27 @@ class Fleet:
             for operation in Operation
         }
         self.codec = _codec(config)
+        self._codecs: dict[str, IdCodec] = {}
         self.strategy = STRATEGIES[config.settings.strategy]
         self.groups = tuple(config.groups)
         self.accounts = tuple(dict.fromkeys(d.account for d in config.deployments))
         self._tiers: dict[Route, tuple[Tier[Member], ...]] = {}
+        # Of each kind one: what can be taken is asked at every call that carries something.
+        self._kinds = {_kind(d): self.members[d.id] for d in config.deployments}
+
+    def unable(self, call: Call[Any]) -> tuple[Unable, ...]:
+        """Who cannot take what the call carries, by kind. Who drops it can."""
+        if not call.is_particular:
+            return ()
+        found: list[Unable] = []
+        for kind, member in self._kinds.items():
+            lacks = member.provider.lacks(call, member.deployment)
+            if kind[2]:
+                lacks = tuple(lack for lack in lacks if not lack.can_be_dropped)
+            if lacks:
+                advice = "; ".join(lack.advice for lack in lacks)
+                found.append(Unable(*kind, advice, any(lack.whole for lack in lacks)))
+        return tuple(found)
 
     def tiers(self, route: Route) -> tuple[Tier[Member], ...]:
         """The candidates of a route by tier; raises where the configuration has none."""
@@ -114,35 +153,79 @@ class Fleet:
     def of_account(self, account: str) -> list[Member]:
         return [m for m in self.members.values() if m.deployment.account == account]
 
-    def names_for(self, named: tuple[str, ...] | None, *, owned: bool) -> tuple[str, ...] | None:
-        """The groups a call may go to; raises `UnknownModelError`, listing the known."""
-        for name in named or ():
-            if name not in self.groups:
-                raise UnknownModelError(
-                    f"no model group {name!r}; there are {', '.join(self.groups)}"
-                )
-        if named is not None or owned:
-            return named
-        default = self.config.settings.default_model
-        if default is not None:
-            return (default,)
-        if len(self.groups) == 1:
-            return self.groups
-        raise UnknownModelError(
-            f"name a model, or set default_model; there are {', '.join(self.groups)}"
-        )
+    def codec_of(self, tenant: Tenant | None) -> IdCodec:
+        """How the ids of a call are written and read: where ids are signed, for its tenant."""
+        if tenant is None or not self.codec.signs:
+            return self.codec
+        found = self._codecs.get(tenant.name)
+        if found is None:
+            if len(self._codecs) >= _REMEMBERED_ROUTES:
+                self._codecs.clear()
+            found = self._codecs[tenant.name] = self.codec.of_tenant(tenant.name)
+        return found
 
-    def fallbacks_for(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
+    def read(self, text: str, kind: Kind) -> Asset | None:
+        """What an id of ours says, whichever tenant of the proxy's it is; for operators."""
+        refused: InvalidIdError | None = None
+        for codec in (self.codec, *(self.codec_of(key.tenant) for key in self.config.proxy.keys)):
+            try:
+                return codec.decode(text, kind)
+            except InvalidIdError as error:
+                refused = refused or error
+        assert refused is not None
+        raise refused
+
+    def names_for(
+        self, named: tuple[str, ...] | None, *, owned: bool, tenant: Tenant | None = None
+    ) -> tuple[str, ...] | None:
+        """The groups a call may go to; raises `UnknownModelError`, listing the known.
+
+        A tenant that may use some groups only knows of no others.
+        """
+        known = self.groups_of(tenant)
+        for name in named or ():
+            if name not in known:
+                raise UnknownModelError(f"no model group {name!r}; there are {', '.join(known)}")
+        if named is not None:
+            return named
+        if owned:
+            return None if known == self.groups else known
+        default = self.config.settings.default_model
+        if default in known:
+            return (default,)
+        if len(known) == 1:
+            return known
+        raise UnknownModelError(f"name a model, or set default_model; there are {', '.join(known)}")
+
+    def groups_of(self, tenant: Tenant | None) -> tuple[str, ...]:
+        """The groups that a tenant may use."""
+        if tenant is None or tenant.models is None:
+            return self.groups
+        return tuple(name for name in self.groups if name in tenant.models)
+
+    def fallbacks_for(
+        self, names: tuple[str, ...] | None, tenant: Tenant | None = None
+    ) -> tuple[str, ...]:
         """The groups to go to when nobody is left in these."""
         known = self.config.settings.fallbacks
         if not known:
             return ()
         found = (other for name in names or () for other in known.get(name, ()))
-        return tuple(name for name in dict.fromkeys(found) if name not in (names or ()))
+        allowed = self.groups_of(tenant)
+        return tuple(n for n in dict.fromkeys(found) if n in allowed and n not in (names or ()))
 
     def _nobody(self, route: Route) -> Exception:
-        against = [obstacle(m, route) for m in self.members.values()]
+        members = self.members.values()
+        against = [obstacle(m, route) for m in members]
         verdicts = {o.verdict for o in against if isinstance(o, Obstacle)}
+        if unable := _in_the_way(members, route):
+            advice = "; ".join(dict.fromkeys(one.advice for one in unable))
+            whole = all(one.whole for one in unable)
+            kind = UnsupportedOperationError if whole else BadRequestError
+            return kind(
+                f"no deployment that this call may go to can take it: {advice}",
+                operation=route.operation,
+            )
         if "unsupported" in verdicts:
             return UnsupportedOperationError(
                 f"{route.operation} is not supported by any deployment that this call may go to",
@@ -164,6 +247,18 @@ class Fleet:
             f"no deployment of the provider {route.provider!r} is among the candidates",
             operation=route.operation,
         )
+
+
+def _kind(deployment: Deployment) -> tuple[str, str, bool]:
+    """What tells apart whom a call is to be asked of."""
+    return deployment.provider, deployment.model, deployment.drop_params
+
+
+def _in_the_way(members: Iterable[Member], route: Route) -> list[Unable]:
+    """Who would serve the route but for what the call carries."""
+    able = dataclasses.replace(route, unable=())
+    left = [m.deployment for m in members if obstacle(m, able) is None]
+    return [one for one in route.unable if any(map(one.is_true_of, left))]
 
 
 def _codec(config: Config) -> IdCodec:

@@ -39,6 +39,7 @@ __all__ = [
     "checked_native",
     "decode_litellm",
     "is_usable",
+    "quoted",
 ]
 
 _VERSION = "vr1"
@@ -106,6 +107,21 @@ class IdCodec:
         self._keys = tuple(secret.encode() for secret in secrets if secret)
         self.only_signed = bool(self._keys) and not accept_unsigned
 
+    @property
+    def signs(self) -> bool:
+        return bool(self._keys)
+
+    def of_tenant(self, name: str) -> IdCodec:
+        """Writes and reads the ids of one tenant, and no others; only where ids are signed.
+
+        Its keys are derived from ours, each by an HMAC of the name, so nothing has to be kept.
+        """
+        codec = IdCodec(accept_unsigned=False)
+        word = f"video-router tenant\0{name}".encode()
+        codec._keys = tuple(hmac.digest(key, word, "sha256") for key in self._keys)
+        codec.only_signed = True
+        return codec
+
     def encode(self, kind: Kind, copies: Sequence[Copy]) -> str:
         """The id of an asset: at most 160 characters for one copy, 80 for each further."""
         payload = bytearray([_SIGNED if self._keys else 0])
@@ -128,20 +144,20 @@ class IdCodec:
             if text.startswith(prefix):
                 return self._read(text, other, kind)
         if self._is_ours_with_a_changed_prefix(text):
-            raise InvalidIdError(f"the id {_short(text)} was altered")
+            raise InvalidIdError(f"the id {quoted(text)} was altered")
         return None
 
     def _read(self, text: str, written: Kind, wanted: Kind) -> Asset:
         payload = _verified(text[len(written.prefix) :], written, self._keys)
         if payload is None:
             raise InvalidIdError(
-                f"the id {_short(text)} was altered, or signed with a secret this router lacks"
+                f"the id {quoted(text)} was altered, or signed with a secret this router lacks"
             )
         if written is not wanted:
-            raise InvalidIdError(f"a {wanted} id is needed here; {_short(text)} is a {written}'s")
+            raise InvalidIdError(f"a {wanted} id is needed here; {quoted(text)} is a {written}'s")
         signed = bool(payload[0] & _SIGNED)
         if self.only_signed and not signed:
-            raise InvalidIdError(f"only signed ids are accepted, and {_short(text)} is unsigned")
+            raise InvalidIdError(f"only signed ids are accepted, and {quoted(text)} is unsigned")
         return Asset(written, self._checked_copies(text, payload, written), signed)
 
     @staticmethod
@@ -150,9 +166,9 @@ class IdCodec:
         try:
             copies = _copies(payload)
         except (ValueError, IndexError):
-            raise InvalidIdError(f"the id {_short(text)} was altered") from None
+            raise InvalidIdError(f"the id {quoted(text)} was altered") from None
         if kind is not Kind.PAGE and not all(is_usable(copy.native_id) for copy in copies):
-            raise InvalidIdError(f"the id {_short(text)} names a path")
+            raise InvalidIdError(f"the id {quoted(text)} names a path")
         return copies
 
     def _is_ours_with_a_changed_prefix(self, text: str) -> bool:
@@ -190,9 +206,9 @@ def decode_litellm(text: str) -> LiteLLMId | None:
 def checked_native(text: str) -> str:
     """`text`, where a caller may mean a native id by it; else `InvalidIdError`."""
     if not text.isprintable() or " " in text:
-        raise InvalidIdError(f"the id {_short(text)} has characters that no id has")
+        raise InvalidIdError(f"the id {quoted(text)} has characters that no id has")
     if not is_usable(text):
-        raise InvalidIdError(f"the id {_short(text)} is empty, too long, or a path")
+        raise InvalidIdError(f"the id {quoted(text)} is empty, too long, or a path")
     return text
 
 
@@ -265,5 +281,6 @@ def _copies(payload: bytes) -> tuple[Copy, ...]:
     return tuple(Copy(*pair) for pair in zip(texts[::2], texts[1::2], strict=True))
 
 
-def _short(text: str) -> str:
+def quoted(text: str) -> str:
+    """An id for a message: in quotes, escaped, and never long."""
     return repr(text if len(text) <= 60 else f"{text[:40]}…{text[-10:]}")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from router import operations
+from router.balancing.choice import LAST
+from router.balancing.lowest_cost import in_words
 from router.engine import Engine, demand_of
 from router.errors import (
     BadRequestError,
@@ -59,7 +61,7 @@ __all__ = [
 
 # What a call carries; none of it decides where the call goes.
 _CARRIED = frozenset(
-    {"prompt", "name", "replicate", "variant", "to", "limit", "after", "order", "idempotency_key"}
+    {"prompt", "name", "replicate", "to", "limit", "after", "order", "idempotency_key"}
 )
 
 
@@ -101,16 +103,15 @@ def explained(
 ) -> Explanation:
     """The verdict on each deployment for a call with these arguments."""
     named = {k: v for k, v in arguments.items() if k not in _CARRIED}
-    source = named.pop("video", None)
-    if isinstance(source, (Mapping, Video)):
-        named["video_id"] = source
     call = operations.routing_only(operation, **named)
     fleet, now = engine.fleet, engine.now()
     route = route_of(call, fleet, owned_by(call, fleet))
     # A generator of its own, so that looking does not change what comes next.
     chance = random.Random(now)
     demand = demand_of(call)
-    question: Question[Member] = Question(route, demand, fleet.strategy, now, chance)
+    by_cost = fleet.config.settings.strategy == "lowest-cost"
+    told = functools.partial(_by_cost, demand) if by_cost else _by_time_or_load
+    question: Question[Member] = Question(route, demand, fleet.strategy, now, chance, told=told)
     return Explanation(
         str(call.operation),
         [
@@ -130,6 +131,17 @@ def explained(
             for member, obstacle, score in _verdicts(engine, question, call.max_cost)
         ],
     )
+
+
+# A score is several things in one number, which nobody can read.
+
+
+def _by_cost(demand: Demand, member: Member, score: float) -> str:
+    return in_words(member, demand, score)
+
+
+def _by_time_or_load(member: Member, score: float) -> str:
+    return f"{score % LAST:.4g}{' (with hardly any room)' if score >= LAST else ''}"
 
 
 _Verdicts = list[tuple[Member, Obstacle, float | None]]
@@ -250,7 +262,7 @@ def described(engine: Engine, text: str) -> IdDescription:
     for kind in (Kind.VIDEO, Kind.CHARACTER):
         if not str(text).startswith(kind.prefix):
             continue
-        asset = engine.fleet.codec.decode(text, kind)
+        asset = engine.fleet.read(text, kind)
         if asset is not None:
             known = all(account in engine.fleet.accounts for account in asset.accounts)
             return IdDescription(str(kind), asset.copies, asset.signed, known)
@@ -671,7 +683,8 @@ def _trouble(member: Member, bound: Bound, reply: Reply) -> str | None:
     if 200 <= reply.status < 300:
         member.provider.answer(bound, reply)
         return None
-    if bound.call.ids and reply.status in (400, 404, 422):
+    body = member.provider.error(reply)
+    if bound.call.ids and (body.means or reply.status) in (400, 404, 422):
         return None  # it knows us, and not whom we ask for
-    said = member.provider.error(reply).message.strip()
+    said = body.message.strip()
     return f"it answered {reply.status}: {said}" if said else f"it answered {reply.status}"

@@ -346,7 +346,8 @@ class Learning:
             return member, job, []
         error = video.error
         ours = video.status in ("cancelled", "canceled")
-        if ours or (error is not None and is_callers_fault(error.code, error.message)):
+        kind = error.model_extra.get("type") if error is not None and error.model_extra else None
+        if ours or (error is not None and is_callers_fault(error.code, error.message, kind)):
             return member, job, []
         return member, job, self._job_failed(member, job, seconds, length, now)
 

@@ -94,7 +94,8 @@ class Job:
     """A job or an asset that was accepted, and last seen how. No prompt, no key.
 
     Times are shared Unix seconds; `length` is in seconds of video, 0 where nobody knows, and
-    `waited` how many seconds after its acceptance it was last seen to be queued.
+    `waited` how many seconds after its acceptance it was last seen to be queued. `tenant` is the
+    name of the one for whom it was made, empty for none.
     """
 
     account: str
@@ -107,6 +108,7 @@ class Job:
     status: str
     length: float = 0.0
     waited: float = 0.0
+    tenant: str = ""
 
     @property
     def holder(self) -> str:

@@ -40,7 +40,18 @@ from dataclasses import dataclass, field, replace
 from router.errors import Accepted
 from router.fleet import Member
 from router.ids import Copy
-from router.leases import Acquire, Command, Grant, Job, Lease, Leave, Need, Settle, Spend
+from router.leases import (
+    WINDOW,
+    Acquire,
+    Command,
+    Grant,
+    Job,
+    Lease,
+    Leave,
+    Need,
+    Settle,
+    Spend,
+)
 from router.limits import Later, share
 from router.observations import Batch
 from router.operations import Demand
@@ -190,6 +201,17 @@ class Leasing:
             self._turn(acquires=(replace(acquire, choices=(taken,), ticket=None),))
         return grant, lease
 
+    async def admit(self, side: Side, need: Need) -> float | None:
+        """Take one of a window that is no deployment's; else in how many seconds there is one."""
+        acquire, grant = await self._granted(side, Acquire(uuid.uuid4().hex, ((need,),), WINDOW))
+        if grant.index is None:
+            ((_, opens),) = grant.full
+            return opens if opens is not None else WINDOW
+        if self._sharing is not None:
+            taken = replace(need, limit=sys.maxsize)
+            self._turn(acquires=(replace(acquire, choices=((taken,),)),))
+        return None
+
     async def _granted(self, side: Side, acquire: Acquire) -> tuple[Acquire, Grant]:
         """The store's answer, or this worker's own while there is none; and what it answers."""
         sharing = self._sharing
@@ -295,6 +317,18 @@ class Leasing:
         store = self._own if self._sharing is None else self._sharing.store
         return store.picture(resources)
 
+    def made_for(self, tenant: str) -> dict[Copy, float]:
+        """What was accepted for a tenant in the last day, and when (shared Unix seconds).
+
+        Of the whole fleet where the store can be asked, else what this worker knows.
+        """
+        try:
+            jobs = self.picture(()).jobs
+        except OSError:
+            jobs = self._own.picture(()).jobs
+        own = (job for job in jobs if job.tenant == tenant)
+        return {Copy(job.account, job.native_id): job.accepted_at for job in own}
+
     def _note(self, command: Command) -> None:
         self._turn(commands=(command,))
 
@@ -324,6 +358,7 @@ def job_of(
     worker: str,
     now: float,
     length: float,
+    tenant: str = "",
 ) -> Job:
     """The record of what was accepted; `length` is in seconds of video."""
     return Job(
@@ -336,4 +371,5 @@ def job_of(
         now,
         status,
         length,
+        tenant=tenant,
     )

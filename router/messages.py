@@ -11,9 +11,11 @@ import functools
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from router.types import Answer
 
 __all__ = [
     "NOTHING_SAID",
@@ -61,6 +63,12 @@ class Body:
 class Request:
     """One exchange to make. `download` streams the answer's bytes to the caller's sink.
 
+    A call may take several, each made of what the one before it answered; all but a download go to
+    the same server, with the headers of the first. A `prelude` only looks something up: the call
+    proper comes after it. `pause` is how many seconds to wait before. `reader` reads what comes
+    where the operation alone does not say which of the exchanges it is. With `verdict` a refusal
+    may tell how a job ended, and the reader is shown it; it raises `InvalidBody` where it does not.
+
     `sent_whole` is the transport's to set: it has been given the last byte of the body. There is
     no repr of the headers: they hold the key.
     """
@@ -70,6 +78,10 @@ class Request:
     headers: dict[str, str] = field(default_factory=dict)
     body: Body = Body()
     download: bool = False
+    prelude: bool = False
+    pause: float = 0.0
+    reader: Callable[[Reply], Answer | Request] | None = None
+    verdict: bool = False
     sent_whole: bool = False
 
     def add_query(self, query: Mapping[str, Any]) -> None:
@@ -96,18 +108,25 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """What an error's body says, whatever the dialect."""
+    """What an error's body says, whatever the dialect.
+
+    `means` is the status that would have said it, where the provider's own says something else.
+    `retry_after` is in seconds, for those who tell it in the body.
+    """
 
     message: str = ""
     code: str | None = None
     type: str | None = None
+    means: int | None = None
+    retry_after: float | None = None
 
     def without(self, redact: Callable[[str], str]) -> ErrorBody:
         """The same with no secret in it, and short. Cut after: half a key is one too."""
-        return ErrorBody(
-            redact(self.message)[:1000],
-            None if self.code is None else redact(self.code)[:200],
-            None if self.type is None else redact(self.type)[:200],
+        return replace(
+            self,
+            message=redact(self.message)[:1000],
+            code=None if self.code is None else redact(self.code)[:200],
+            type=None if self.type is None else redact(self.type)[:200],
         )
 
     @property

@@ -72,8 +72,8 @@ async def once(engine: Engine, call: Call[AnswerT], side: Side, send: Send[Answe
     `StateUnavailableError`, before anything is sent, where the shared state is configured and out
     of reach.
     """
-    key = call.idempotency_key
-    if key is None:
+    claim = call.claim_key
+    if claim is None:
         return await send(engine, call, side, None)
     engine.on_call()
     ends = engine.clock.monotonic() + engine.patience(call)
@@ -90,9 +90,9 @@ async def once(engine: Engine, call: Call[AnswerT], side: Side, send: Send[Answe
         claiming, pause = engine.claiming, FIRST_PAUSE
         while True:
             seconds = left()
-            claimed = await claiming.ask(side, digest_of(key), written, seconds)
+            claimed = await claiming.ask(side, digest_of(claim), written, seconds)
             if claimed.mine:
-                with claiming.holding(claimed.record, digest_of(key), seconds) as held:
+                with claiming.holding(claimed.record, digest_of(claim), seconds) as held:
                     bounded = dataclasses.replace(call, deadline=left())
                     answer = await send(engine, bounded, side, upload)
                     if not held.told:
@@ -121,6 +121,7 @@ async def _as_it_is(
         "max_wait": call.max_wait,
         "extra_headers": call.extra_headers,
         "metadata": call.metadata,
+        "tenant": call.tenant,
     }
     look = (
         operations.get_character

@@ -21,6 +21,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from router import errors
 from router.errors import Accepted, RouterError
@@ -72,13 +73,15 @@ class Exchange:
 
     `sent_whole`: the transport was given the last byte of the request. `names_id`: the call names
     something that exists. `worked_before`: the account has answered this operation with a 2xx.
-    `sent_before`: an earlier attempt of this call may have reached the provider.
+    `sent_before`: an earlier attempt of this call may have reached the provider. `echoes` are the
+    caller's own words, which a provider may quote.
     """
 
     operation: Operation
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: ErrorBody = NOTHING_SAID
+    echoes: tuple[str, ...] = ()
     fault: Fault | None = None
     invalid: str | None = None
     sent_whole: bool = True
@@ -129,11 +132,11 @@ _MISSING_MODEL = re.compile(
 )
 _UNFINISHED = re.compile(
     r"not (yet )?(been )?(ready|completed?|finished|done)\b|"
-    r"still (processing|running|generating|being|in progress|queued)|"
+    r"still (processing|running|generating|being|in.progress|queued)|"
     r"(is|has status|status:?) ['\"]?(queued|in_progress|in progress|processing)|not_ready"
 )
 _CALLERS_CODES = re.compile(
-    r"moderation|policy|safety|invalid|bad_request|likeness|copyright|input"
+    r"moderation|policy|safety|invalid|bad_request|likeness|copyright|input|^(400|413|415|422)$"
 )
 
 _ERRORS: dict[int, type[RouterError]] = {
@@ -155,10 +158,21 @@ _SUCCESS = Outcome("success", Effect.SUCCESS, accepted="yes")
 
 def judge(exchange: Exchange) -> Outcome:
     """The outcome of an exchange. Pure; every exchange has one."""
+    if exchange.body.means is not None:
+        exchange = replace(exchange, status=exchange.body.means)
+    if exchange.echoes:
+        # Else who names a video `model_not_found` would take a deployment out for everybody.
+        exchange = replace(exchange, body=exchange.body.without(partial(_unsaid, exchange.echoes)))
     outcome = _row(exchange)
     if outcome.again and exchange.headers.get("x-should-retry", "").lower() == "false":
         return replace(outcome, again=False)
     return outcome
+
+
+def _unsaid(echoes: tuple[str, ...], text: str) -> str:
+    for echo in sorted(echoes, key=len, reverse=True):
+        text = text.replace(echo, "…")
+    return text
 
 
 def _row(exchange: Exchange) -> Outcome:
@@ -169,12 +183,13 @@ def _row(exchange: Exchange) -> Outcome:
         return _success(exchange) if status >= 200 else _no_answer(exchange)
     if status < 400:
         return Outcome("redirected", Effect.FAILURE, again=True, error=errors.InvalidResponseError)
-    retry_after = _retry_after(exchange.headers, exchange.at)
+    retry_after = _wait_told(exchange)
     if status == 429 and not _is_billing(exchange.body):
         return _throttled(exchange, retry_after)
     if status == 503 and retry_after is not None:
         return _throttled(exchange, retry_after)
-    if status in (429, 401) or (status == 403 and _denied_anew(exchange)):
+    unpaid = status == 402 and _is_billing(exchange.body)
+    if status in (429, 401) or unpaid or (status == 403 and _denied_anew(exchange)):
         return _account_out(exchange)
     if _is_missing(exchange, status):
         return _missing(exchange, status)
@@ -240,12 +255,12 @@ def _throttled(exchange: Exchange, retry_after: float | None) -> Outcome:
 
 
 def _account_out(exchange: Exchange) -> Outcome:
-    billing = exchange.status == 429
+    billing = exchange.status in (429, 402)
     return Outcome(
         "billing" if billing else "denied",
         # Another account may hold a copy of what the call names; where none does, nobody is left.
         again=True,
-        error=_ERRORS[exchange.status or 401],
+        error=_ERRORS.get(exchange.status or 401, errors.StatusError),
         eject=Eject(BOTH, ACCOUNT_SECONDS, Cause.DENIED, whole_account=True),
         retry_after=ACCOUNT_SECONDS if billing else None,
     )
@@ -282,9 +297,15 @@ def _callers_error(exchange: Exchange, status: int) -> Outcome:
     if status == 404 and exchange.operation is Operation.DELETE and exchange.sent_before:
         return Outcome("already deleted", accepted="yes")
     if exchange.names_id and _UNFINISHED.search(exchange.body.words):
-        wait = _retry_after(exchange.headers, exchange.at) or RETRY_AFTER_DEFAULT
+        wait = _wait_told(exchange) or RETRY_AFTER_DEFAULT
         return Outcome("not ready", error=errors.VideoNotReadyError, retry_after=wait)
     return Outcome("refused", error=_ERRORS.get(status, errors.StatusError))
+
+
+def _wait_told(exchange: Exchange) -> float | None:
+    """Seconds to wait, as the headers say; else as the body does."""
+    told = _retry_after(exchange.headers, exchange.at)
+    return exchange.body.retry_after if told is None else told
 
 
 def _retry_after(headers: Mapping[str, str], at: float) -> float | None:
@@ -318,8 +339,11 @@ def _until_date(written: str, at: float) -> float | None:
     return min(max(seconds, 0.0), RETRY_AFTER_CAP)
 
 
-def is_callers_fault(code: str | None, message: str | None) -> bool:
-    """Whether a job failed by what it was asked for, and not by who was asked."""
-    if code and _CALLERS_CODES.search(code.lower()):
+def is_callers_fault(code: str | None, message: str | None, kind: object = None) -> bool:
+    """Whether a job failed by what it was asked for, and not by who was asked.
+
+    `kind` is the error's `type`, where there is one.
+    """
+    if kind == "invalid_request_error" or (code and _CALLERS_CODES.search(code.lower())):
         return True
     return bool(_POLICY.search(f"{code or ''} {message or ''}".lower()))

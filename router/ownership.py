@@ -56,10 +56,13 @@ def owned_by(call: Call[Any], fleet: Fleet) -> Owned:
         raise OwnershipError(
             f"no account {call.account!r} is configured; there are {', '.join(fleet.accounts)}"
         )
+    if call.tenant is not None and call.reference is not None and "file_id" in call.reference:
+        _check_native(call, fleet)
     if not call.ids:
         return _unnamed(call, fleet)
     kind = kind_of(call.operation)
-    ours = [fleet.codec.decode(text, kind) for text in call.ids]
+    codec = fleet.codec_of(call.tenant)
+    ours = [codec.decode(text, kind) for text in call.ids]
     assets = [
         asset or _foreign(text, kind, call, fleet)
         for text, asset in zip(call.ids, ours, strict=True)
@@ -92,14 +95,16 @@ def owned_by(call: Call[Any], fleet: Fleet) -> Owned:
 def route_of(call: Call[Any], fleet: Fleet, owned: Owned) -> Route:
     """What the call asks of whoever serves it; raises `UnknownModelError`."""
     everywhere = call.operation is Operation.LIST and call.account is not None
-    names = fleet.names_for(call.models, owned=bool(call.ids) or everywhere)
+    owns = bool(call.ids) or everywhere
+    names = fleet.names_for(call.models, owned=owns, tenant=call.tenant)
     return Route(
         call.operation,
         names,
         None if owned.settled else call.custom_llm_provider,
         owned.accounts,
         follow_up=bool(call.ids) or not call.operation.is_submit,
-        fallbacks=fleet.fallbacks_for(names) if _may_fall_back(call) else (),
+        fallbacks=fleet.fallbacks_for(names, call.tenant) if _may_fall_back(call) else (),
+        unable=fleet.unable(call),
     )
 
 
@@ -120,8 +125,7 @@ def _unnamed(call: Call[Any], fleet: Fleet) -> Owned:
 
 def _foreign(text: str, kind: Kind, call: Call[Any], fleet: Fleet) -> Asset:
     """The asset of an id that is not ours: LiteLLM's, or native."""
-    if fleet.codec.only_signed:
-        raise InvalidIdError("only signed ids are accepted, and this one is not ours")
+    _check_native(call, fleet)
     foreign = decode_litellm(text)
     if foreign is not None:
         return _from_litellm(foreign.kind, foreign.model_id, foreign.native_id, kind, fleet)
@@ -143,8 +147,10 @@ def _from_litellm(kind: Kind, model_id: str, native: str, wanted: Kind, fleet: F
 
 
 def _only_account(call: Call[Any], fleet: Fleet, what: str) -> str:
-    names = fleet.names_for(call.models, owned=True)
-    route = Route(call.operation, names, call.custom_llm_provider, follow_up=True)
+    names = fleet.names_for(call.models, owned=True, tenant=call.tenant)
+    # Who cannot take such a thing does not own it either.
+    unable = fleet.unable(call)
+    route = Route(call.operation, names, call.custom_llm_provider, follow_up=True, unable=unable)
     accounts = sorted({m.deployment.account for m in fleet.candidates(route)})
     if len(accounts) != 1:
         raise InvalidIdError(
@@ -158,7 +164,20 @@ def _positions(call: Call[Any], fleet: Fleet) -> dict[str, tuple[str, ...]]:
     """Where a listing goes on in each account; an empty position means that it has ended there."""
     if call.after is None:
         return {}
-    cursor = fleet.codec.decode(call.after, Kind.PAGE)
-    if cursor is None:
+    codec = fleet.codec_of(call.tenant)
+    if not call.after.startswith(Kind.VIDEO.prefix):
+        cursor = codec.decode(call.after, Kind.PAGE)
+        if cursor is not None:
+            return {account: (native,) if native else () for account, native in cursor.copies}
+    # A video's id says where the listing stands in its own account, and nothing of others.
+    account = call.account or _only_account(call, fleet, "a listing that goes on after a video")
+    video = codec.decode(call.after, Kind.VIDEO) or _foreign(call.after, Kind.VIDEO, call, fleet)
+    if video.accounts != (account,):
         raise InvalidIdError("`after` is a page's `last_id`")
-    return {account: (native,) if native else () for account, native in cursor.copies}
+    return {account: (video.native_in(account),)}
+
+
+def _check_native(call: Call[Any], fleet: Fleet) -> None:
+    """Raises `InvalidIdError` where an id that is not ours is not good enough."""
+    if fleet.codec_of(call.tenant).only_signed:
+        raise InvalidIdError("only signed ids are accepted, and this one is not ours")

@@ -34,7 +34,8 @@ class Attempt:
     """A deployment chosen for one exchange that the caller makes.
 
     `base_url`, `api_key`, `headers` (with the key in them), `model` and `native_ids` (of what the
-    call names, in the caller's order) are what a client needs.
+    call names, in the caller's order) are what a client needs; `dropped` are the arguments of the
+    call that the deployment cannot take, and that its `drop_params` leaves out.
     """
 
     def __init__(self, engine: Engine, trip: Trip, member: Member) -> None:
@@ -50,6 +51,7 @@ class Attempt:
         self.headers = dict(member.headers)
         self.model = deployment.model
         self.native_ids = trip.owned.natives_in(deployment.account)
+        self.dropped = tuple(lack.parameter for lack in member.dropped(trip.call))
 
     def __repr__(self) -> str:
         return f"<Attempt {self._trip.operation} at {self.deployment}>"

@@ -82,7 +82,7 @@ async def _copy(
 def _joined(
     engine: Engine, trip: Trip, made: list[Character], failed: dict[str, RouterError]
 ) -> Character:
-    assets = [trip.fleet.codec.decode(one.id, Kind.CHARACTER) for one in made]
+    assets = [trip.codec.decode(one.id, Kind.CHARACTER) for one in made]
     copies = [copy for asset in assets if asset is not None for copy in asset.copies]
     routings = [one.routing for one in made if one.routing is not None]
     tried = [attempt for routing in routings for attempt in routing.attempts]
@@ -91,7 +91,7 @@ def _joined(
     fewer = asked < (trip.call.replicate or 0)
     note = f"only {asked} accounts could be asked for {trip.call.replicate} copies"
     character = made[0]
-    character.id = trip.fleet.codec.encode(Kind.CHARACTER, copies)
+    character.id = trip.codec.encode(Kind.CHARACTER, copies)
     return character.with_routing(
         Routing(
             deployment=routings[0].deployment,

@@ -96,7 +96,7 @@ def videos_in(answer: Answer) -> list[Video]:
 def id_of(trip: Trip, kind: Kind, account: str, native: str) -> str:
     """Our id of an asset: the one the caller used for it, if the call named it."""
     copy = Copy(account, native)
-    return trip.owned.given.get(copy) or trip.fleet.codec.encode(kind, [copy])
+    return trip.owned.given.get(copy) or trip.codec.encode(kind, [copy])
 
 
 def with_routing(
@@ -120,6 +120,9 @@ def with_routing(
 def _warnings(trip: Trip, member: Member) -> tuple[str, ...]:
     """What the caller may want to know of the call, and of how it was served."""
     advice = trip.advice or ()
+    advice += tuple(
+        f"{lack.parameter} was dropped: {lack.advice}" for lack in member.dropped(trip.call)
+    )
     names, groups = trip.route.names, member.deployment.model_names
     if names is None or set(names) & set(groups):
         return advice
@@ -136,12 +139,13 @@ def cost_of(trip: Trip, member: Member, answer: Answer | None) -> float | None:
     """
     if not trip.operation.starts_job:
         return None
-    return member.deployment.cost(*made_by(trip, answer))
+    return member.deployment.cost(*made_by(trip, member, answer))
 
 
-def made_by(trip: Trip, answer: Answer | None) -> tuple[str | None, float | None]:
+def made_by(trip: Trip, member: Member, answer: Answer | None) -> tuple[str | None, float | None]:
     """The size and the seconds of the video that is new, as far as they are known."""
-    size, length = trip.call.size, length_in(trip.call.seconds)
+    sent = member.sent(trip.call)
+    size, length = sent.size, length_in(sent.seconds)
     if isinstance(answer, Video):
         extended = trip.operation is Operation.EXTENSION
         size, told = answer.size or size, length_in(answer.seconds)
@@ -176,7 +180,10 @@ def error_of(
     if issubclass(kind, errors.AmbiguousSubmitError):
         facts["sent_at"] = exchange.at - trip.attempts[-1].seconds
         natives = trip.owned.natives_in(member.deployment.account)
-        facts["traits"] = {**traits_of(trip.call, member), "source": next(iter(natives), None)}
+        facts["traits"] = {
+            **traits_of(member.sent(trip.call), member),
+            "source": next(iter(natives), None),
+        }
         facts["token"] = trip.lease.token if trip.lease is not None else None
         said = f"{outcome.result}: a job may be running; {said}".rstrip("; ")
     what = f"{exchange.status} " if exchange.status else ""
@@ -185,11 +192,13 @@ def error_of(
 
 def traits_of(call: Call[Any], member: Member | None = None) -> dict[str, str | None]:
     """What tells the job that a call started from others; of its prompt only a digest."""
+    whose = {} if call.tenant is None else {"tenant": call.tenant.name}
     return {
         "model": member.deployment.model if member is not None else None,
         "seconds": call.seconds,
         "size": call.size,
         "prompt": call.prompt and digest_of(call.prompt),
+        **whose,
     }
 
 

@@ -78,6 +78,9 @@ async def resume(
 
 async def _found(engine: Engine, side: Side, error: RouterError, options: Options) -> str:
     """Our id of the job."""
+    tenant = options.get("tenant")
+    if getattr(error, "traits", {}).get("tenant") != (None if tenant is None else tenant.name):
+        raise BadRequestError("the call was made for another tenant: name the same one")
     if error.accepted == "no":
         raise BadRequestError(
             "surely nothing was accepted, so there is nothing to resume: make the call again"
@@ -92,29 +95,35 @@ async def _found(engine: Engine, side: Side, error: RouterError, options: Option
 
 
 async def _sought(engine: Engine, side: Side, error: RouterError, options: Options) -> str:
-    key = error.idempotency_key
-    record = await _record(engine, side, key, options) if isinstance(key, str) else None
+    tenant, key = options.get("tenant"), error.idempotency_key
+    claim = None
+    if isinstance(key, str):
+        claim = digest_of(key if tenant is None else tenant.scoped(key))
+    record = await _record(engine, side, error, claim, options) if claim is not None else None
     if record is not None and record.state == ACCEPTED:
         return record.id
-    found = await _listed(engine, side, error, options)
-    if record is not None and isinstance(key, str):
-        engine.claiming.found(digest_of(key), record, found)
+    copy = await _listed(engine, side, error, options)
+    found = engine.fleet.codec_of(tenant).encode(Kind.VIDEO, [copy])
+    if record is not None and claim is not None:
+        engine.claiming.found(claim, record, found)
     return found
 
 
-async def _record(engine: Engine, side: Side, key: str, options: Options) -> Record | None:
-    """What stands under a key, once nobody is sending under it any more."""
+async def _record(
+    engine: Engine, side: Side, error: RouterError, claim: str, options: Options
+) -> Record | None:
+    """What stands under the error's key, once nobody is sending under it any more."""
     engine.on_call()
     patience = options.get("deadline") or engine.fleet.config.settings.deadline
     ends = engine.clock.monotonic() + patience
     while True:
-        record = await engine.claiming.look(side, digest_of(key))
+        record = await engine.claiming.look(side, claim)
         if record is None or record.state in (ACCEPTED, UNKNOWN):
             return record
         if engine.clock.monotonic() >= ends:
             raise AmbiguousSubmitError(
                 f"another call under this idempotency key is still under way after {patience:g} s",
-                idempotency_key=key,
+                idempotency_key=error.idempotency_key,
             )
         await side.door.sleep(ASK_AGAIN_SECONDS)
 
@@ -122,9 +131,10 @@ async def _record(engine: Engine, side: Side, key: str, options: Options) -> Rec
 # Looking for it ----------------------------------------------------------------------------------
 
 
-async def _listed(engine: Engine, side: Side, error: RouterError, options: Options) -> str:
+async def _listed(engine: Engine, side: Side, error: RouterError, options: Options) -> Copy:
     """The one job in the account's list that may be it, and that is nobody else's."""
     sent_at, account = getattr(error, "sent_at", None), error.account
+    tenant = options.get("tenant")
     if sent_at is None or account is None:
         raise _anew(error, "where and when it was sent is not known")
     accepted = await side.door.offload(_accepted, engine)
@@ -135,19 +145,21 @@ async def _listed(engine: Engine, side: Side, error: RouterError, options: Optio
             continue
         finder = await engine.claiming.look(side, _find(copy))
         if finder is not None and finder.fingerprint == _whose(error):
-            return video.id  # this very error has been resumed before
+            return copy  # this very error has been resumed before
         if finder is None and copy not in accepted:
             alike.append((copy, video.id))
     if len(alike) != 1:
         told = ", ".join(video_id for _, video_id in alike) or "none"
+        if tenant is not None:  # they may be anybody's
+            told = f"any of {len(alike)}" if alike else "none"
         raise _anew(error, f"of the videos in the account {account} it may be: {told}")
-    ((copy, video_id),) = alike
+    ((copy, our_id),) = alike
     claimed = await engine.claiming.ask(side, _find(copy), _whose(error), ASK_SECONDS)
     if not claimed.mine:
-        raise _anew(error, f"{video_id} was found by another caller in this moment")
-    engine.claiming.found(_find(copy), claimed.record, video_id)
-    engine.adopted(copy, error.deployment, error.operation, getattr(error, "token", None))
-    return video_id
+        raise _anew(error, "it was found by another caller in this moment")
+    engine.claiming.found(_find(copy), claimed.record, our_id)
+    engine.adopted(copy, error.deployment, error.operation, getattr(error, "token", None), tenant)
+    return copy
 
 
 def _find(copy: Copy) -> str:
@@ -177,6 +189,7 @@ async def _newest(
     after: str | None = None
     looking = options.copy()
     looking["account"] = account
+    looking.pop("tenant", None)  # to whom only what is known to be its own is listed
     for _ in range(MOST_PAGES):
         call = operations.listing(limit=PAGE, after=after, **looking)
         page = await list_videos(engine, call, side)

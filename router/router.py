@@ -40,7 +40,7 @@ from router.claiming import Claiming
 from router.config import Config, ProviderFacts, Vocabulary, load_data, load_file, retirement
 from router.downloads import download
 from router.engine import Engine
-from router.errors import BadRequestError, ConfigError, StateUnavailableError
+from router.errors import BadRequestError, CapacityError, ConfigError, StateUnavailableError
 from router.events import OnEvent
 from router.fleet import Fleet, Member
 from router.inspection import (
@@ -60,7 +60,7 @@ from router.inspection import (
     spent_by,
 )
 from router.learning import Learning
-from router.leases import Job
+from router.leases import Job, Need
 from router.leasing import Leasing
 from router.listing import list_videos
 from router.once import once
@@ -73,7 +73,7 @@ from router.retiring import Retiring
 from router.state import STORES, Keeper, News, Sharing, Store
 from router.transport import AsyncTransport, BlockingTransport
 from router.trip import Side
-from router.types import Answer, Character, Clock, Content, Operation, Video
+from router.types import Answer, AsyncWritable, Character, Clock, Content, Operation, Video
 from router.waiting import wait
 
 __all__ = ["VOCABULARY", "Router"]
@@ -285,10 +285,7 @@ class Router:
             from router.state import connecting  # redis-py is heavy, and most imports need none
 
             where = connecting.shown(url.get_secret_value())
-            try:
-                client = own = connecting.connect(url.get_secret_value())
-            except ValueError as exc:
-                raise ConfigError(f"settings.redis_url: {exc}") from None
+            client = own = connecting.connect(url.get_secret_value())
         shared = STORES["redis"](client, config.settings.namespace)
         sharing = Sharing(shared, self._absorb, inline=onlooker, onlooker=onlooker)
         sharing.overhear = self._overhear
@@ -300,6 +297,11 @@ class Router:
         if engine is None:  # a refused configuration; tracebacks with locals ask all the same
             return "<Router without a configuration>"
         return f"<Router {len(engine.fleet.members)} deployments from {engine.fleet.config.source}>"
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force; after `reload` it is another one."""
+        return self._engine.fleet.config
 
     # Operations, each behind both doors ---------------------------------------------------------
 
@@ -365,11 +367,11 @@ class Router:
         video_id: str | Video,
         *,
         variant: str = "video",
-        to: str | os.PathLike[str] | IO[bytes],
+        to: str | os.PathLike[str] | IO[bytes] | AsyncWritable,
         **options: Unpack[Options],
     ) -> Path: ...
     async def avideo_content(self, video_id: str | Video, **arguments: Any) -> Content | Path:
-        """The async twin of `video_content`."""
+        """The async twin of `video_content`. `to` may have a `write` that is awaited, too."""
         call = operations.content(video_id, **arguments)
         return await download(self._engine, call, self._async)
 
@@ -379,7 +381,8 @@ class Router:
         """Choose a deployment for a call that you send yourself; a context manager.
 
         Takes what routing depends on: `model`, `target_model_names`, `video_id`, `character_id`,
-        `characters`, `seconds`, `size`, and the options of every call.
+        `characters`, `seconds`, `size`, `input_reference`, `video`, `variant`, and the options of
+        every call. Files are not opened: they only say that there is one.
         """
         return Picking(self._engine, operations.routing_only(operation, **named), self._blocking)
 
@@ -395,6 +398,22 @@ class Router:
         nobody may serve the call, the verdicts say why.
         """
         return explained(self._engine, operation, arguments)
+
+    async def aadmit(self, caller: str, rpm: int) -> None:
+        """Count a request of a caller of the application's; raises `CapacityError` beyond `rpm`.
+
+        In any 60 seconds, over all workers; while shared state is out of reach, each worker's
+        share of it.
+        """
+        self._engine.on_call()
+        need = Need(f"rpm:caller:{caller}", rpm)
+        later = await self._engine.leasing.admit(self._async, need)
+        if later is not None:
+            raise CapacityError(
+                f"{caller} may make {rpm} requests a minute",
+                retry_after=max(later, 0.1),
+                code="rate_limit_exceeded",
+            )
 
     def observe(self, video_id: str, status: str | Video | Mapping[str, Any]) -> None:
         """Take in what a webhook, or a poll of your own, saw of a job: its status or the video."""
@@ -463,6 +482,15 @@ class Router:
         """
         self._meet()
         self._learning.restore(self._member(deployment))
+
+    @property
+    def out_of_reach(self) -> str | None:
+        """Why the workers' shared state does not answer; `None` while it does, or there is none.
+
+        From memory: as of the last exchange. Calls go on meanwhile with what this worker knows.
+        """
+        sharing = self._learning.sharing
+        return None if sharing is None else sharing.away
 
     def jobs(self) -> list[Job]:
         """What was accepted in the last day: by whom, when, and how it was seen last.

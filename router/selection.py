@@ -26,7 +26,7 @@ import dataclasses
 import itertools
 import math
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -41,6 +41,7 @@ __all__ = [
     "Question",
     "Route",
     "Tier",
+    "Unable",
     "choose",
     "explain",
     "least_bad",
@@ -95,12 +96,31 @@ _FOR_READS = (*_FOR_SUBMITS, Cause.FAILURES)
 
 
 @dataclass(frozen=True, slots=True)
+class Unable:
+    """Deployments of one kind that cannot take what a call carries, and what they would take.
+
+    `whole`: an argument as such, and not only its value.
+    """
+
+    provider: str
+    model: str
+    drop_params: bool
+    advice: str
+    whole: bool
+
+    def is_true_of(self, deployment: Deployment) -> bool:
+        kind = deployment.provider, deployment.model, deployment.drop_params
+        return kind == (self.provider, self.model, self.drop_params)
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """What a call asks of whoever serves it.
 
     `names`: the groups, `None` for all. `owners`: the accounts that may serve it, `None` for all.
     `follow_up`: it names something that exists, so failure counting keeps no owner's read away.
-    `fallbacks`: the groups to go to where nobody of the others is left.
+    `fallbacks`: the groups to go to where nobody of the others is left. `unable`: who cannot take
+    what the call carries.
     """
 
     operation: Operation
@@ -109,6 +129,7 @@ class Route:
     owners: tuple[str, ...] | None = None
     follow_up: bool = False
     fallbacks: tuple[str, ...] = ()
+    unable: tuple[Unable, ...] = ()
 
     @property
     def ignoring(self) -> tuple[Cause, ...]:
@@ -159,6 +180,9 @@ def obstacle(candidate: Candidate, route: Route) -> Obstacle | None:
         return Obstacle("not-owner", f"its account is {deployment.account}")
     if route.operation not in deployment.operations:
         return Obstacle("unsupported", f"{deployment.provider} cannot do {route.operation}")
+    for unable in route.unable:
+        if unable.is_true_of(deployment):
+            return Obstacle("unsupported", unable.advice)
     if not deployment.weight and route.operation.is_submit and not route.follow_up:
         return Obstacle("drained", "its weight is 0: follow-ups only")
     return None
@@ -193,12 +217,19 @@ class Choice(Protocol):
     def scores(self) -> Sequence[float]: ...
 
 
+def _plainly(candidate: Any, score: float) -> str:
+    return f"{score:.4g}"
+
+
 Choose = Callable[[Sequence[Any], Sequence[float], Demand, float, random.Random], Choice]
 
 
 @dataclass(frozen=True, slots=True)
 class Question(Generic[CandidateT]):
-    """What is asked of the tiers: for which demand, by which strategy, when, and not these."""
+    """What is asked of the tiers: for which demand, by which strategy, when, and not these.
+
+    `told` says a candidate's score in words, for who asks why.
+    """
 
     route: Route
     demand: Demand
@@ -206,6 +237,7 @@ class Question(Generic[CandidateT]):
     now: float
     rng: random.Random
     tried: Collection[CandidateT] = ()
+    told: Callable[[CandidateT, float], str] = _plainly
 
     def choice(self, members: Sequence[CandidateT], weights: Sequence[float]) -> Choice:
         return self.strategy(members, weights, self.demand, self.now, self.rng)
@@ -365,10 +397,13 @@ def explain(
         if name not in places:
             verdict = obstacle(candidate, question.route) or _TAKEN_TWICE
         elif candidate is picked:
-            verdict = Obstacle("picked", _why_picked(candidate, question, score, panic=panic))
+            verdict = Obstacle(
+                "picked", _why_picked(candidate, question, scores[name], panic=panic)
+            )
         elif picked is None or places[name] == places[picked.deployment.id] or panic:
-            best = None if picked is None else scores[picked.deployment.id]
-            verdict = _why_not(candidate, question) or Obstacle("lost", _why_lost(score, best))
+            verdict = _why_not(candidate, question) or Obstacle(
+                "lost", _why_lost(candidate, picked, scores, question)
+            )
         else:
             verdict = _why_not(candidate, question) or _later(candidate, question)
         explained.append((candidate, verdict, score))
@@ -384,14 +419,13 @@ def _scored(
     return zip(tier.candidates, question.choice(tier.candidates, tier.weights).scores, strict=True)
 
 
-def _why_picked(
-    candidate: Candidate, question: Question[Any], score: float | None, *, panic: bool
-) -> str:
+def _why_picked(candidate: Candidate, question: Question[Any], score: float, *, panic: bool) -> str:
     if panic:
         return "everybody is out, and failures alone keep nobody out then"
     if candidate.health.on_trial(question.route.operation, question.now):
         return "it is due for a trial"
-    return f"the best of its tier, or drawn among the best: its score is {score:.4g}"
+    said = question.told(candidate, score)
+    return f"the best of its tier, or drawn among the best: its score is {said}"
 
 
 def _why_not(candidate: Candidate, question: Question[Any]) -> Obstacle | None:
@@ -403,12 +437,19 @@ def _why_not(candidate: Candidate, question: Question[Any]) -> Obstacle | None:
     return Obstacle("ejected", f"{ejection.reason}, {ejection.lasts(question.now, ' more')}")
 
 
-def _why_lost(score: float | None, best: float | None) -> str:
-    if score is None or best is None:
+def _why_lost(
+    candidate: CandidateT,
+    picked: CandidateT | None,
+    scores: Mapping[str, float],
+    question: Question[CandidateT],
+) -> str:
+    if picked is None:
         return "nobody was picked"
+    score, best = scores[candidate.deployment.id], scores[picked.deployment.id]
+    said = question.told(candidate, score)
     if score <= best:
-        return f"its score is {score:.4g}; another of the best was drawn, or one that is less known"
-    return f"its score is {score:.4g}, and {best:.4g} was to be had"
+        return f"its score is {said}; another of the best was drawn, or one that is less known"
+    return f"its score is {said}, and {question.told(picked, best)} was to be had"
 
 
 def _later(candidate: Candidate, question: Question[Any]) -> Obstacle:

@@ -11,6 +11,7 @@ from router.claims import Record
 from router.clips import Clip
 from router.errors import RouterError
 from router.fleet import Fleet, Member
+from router.ids import IdCodec
 from router.leases import Lease
 from router.observations import Cause
 from router.operations import Call, Demand, Upload
@@ -83,6 +84,11 @@ class Trip:
     @property
     def operation(self) -> Operation:
         return self.call.operation
+
+    @property
+    def codec(self) -> IdCodec:
+        """How the ids of this call are written and read."""
+        return self.fleet.codec_of(self.call.tenant)
 
     def cost(self, member: Member) -> float | None:
         """Dollars that this call is going to cost there; `None` where no price is known.

@@ -29,6 +29,7 @@ from pydantic import (
 
 __all__ = [
     "Answer",
+    "AsyncWritable",
     "AttemptRecord",
     "Character",
     "CharacterRef",
@@ -275,6 +276,13 @@ class AsyncReadable(Protocol):
     """What FastAPI's `UploadFile` is: an object whose `read` is awaited."""
 
     async def read(self, size: int = -1, /) -> bytes: ...
+
+
+@runtime_checkable
+class AsyncWritable(Protocol):
+    """Where a download may go that waits for its taker: an object whose `write` is awaited."""
+
+    async def write(self, data: bytes, /) -> object: ...
 
 
 FileSource: TypeAlias = (

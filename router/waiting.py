@@ -2,17 +2,19 @@
 
 A wait may last as long as the job, so no deadline ends it; each look is a call of its own. A look
 that fails ends nothing either: the job was paid for. Only when no look has succeeded for as long as
-one call may take is the last error let through.
+one call may take is the last error let through. Whoever waits hears nothing in between, so the log
+says when looks begin to fail, and when they go well again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any, Unpack
 
-from router import operations
+from router import _logs, operations
 from router.engine import Engine
 from router.errors import (
     BadRequestError,
@@ -32,6 +34,9 @@ __all__ = ["wait"]
 
 LEAST_LOOK = 1.0
 
+# A job's own line is no warning: whoever fails is ejected, and that one is.
+log = logging.getLogger("router")
+
 
 async def wait(
     engine: Engine,
@@ -48,13 +53,14 @@ async def wait(
     `wait_timeout` is in seconds, `None` for as long as the job takes; when it passes,
     `WaitTimeoutError` carries the id to wait for again. `on_progress` is called with each answer
     (and awaited, where it is a coroutine function). A job that failed raises `JobFailedError`
-    unless `raise_on_failure=False`.
+    unless `raise_on_failure=False`. Looks that fail are made again; the log says so, once.
     """
     call = operations.status(video_id, **options)
     _check(wait_timeout, on_progress)
     started = heard = engine.clock.monotonic()
     patience = engine.patience(call)
     last: Video | None = None
+    unheard = False
     while True:
         left = None if wait_timeout is None else started + wait_timeout - engine.clock.monotonic()
         error: RouterError | None = None
@@ -67,6 +73,9 @@ async def wait(
             pause = getattr(error, "retry_after", None) or POLL_AFTER_SECONDS
         else:
             heard = engine.clock.monotonic()
+            if unheard:
+                unheard = False
+                _log_heard(last)
             await _report(on_progress, last, side)
             if last.done or (last.failed and not raise_on_failure):
                 return last
@@ -76,11 +85,15 @@ async def wait(
         if wait_timeout is not None:
             left = started + wait_timeout - engine.clock.monotonic()
             if left <= 0:
-                raise _timed_out(call.ids[0], last, wait_timeout) from error
+                raise _timed_out(call.ids[0], last, wait_timeout, error) from error
             # The last look is at the very end of the wait.
             pause = min(pause, left)
-        if error is not None and engine.clock.monotonic() - heard >= patience:
-            raise error
+        if error is not None:
+            if engine.clock.monotonic() - heard >= patience:
+                raise error
+            if not unheard:
+                unheard = True
+                _log_unheard(call.ids[0], error)
         await side.door.sleep(pause)
 
 
@@ -115,6 +128,23 @@ def _passing(error: RouterError) -> bool:
     return isinstance(error, DeploymentError)
 
 
+def _log_unheard(video_id: str, error: RouterError) -> None:
+    told = _logs.fields("job-unheard", deployment=error.deployment, account=error.account)
+    log.info(
+        "looking at %s fails, and is tried until it goes well: %s", video_id, error, extra=told
+    )
+
+
+def _log_heard(video: Video) -> None:
+    routing = video.routing
+    told = _logs.fields(
+        "job-heard",
+        deployment=routing.deployment if routing else None,
+        account=routing.account if routing else None,
+    )
+    log.info("looking at %s goes well again", video.id, extra=told)
+
+
 async def _report(on_progress: Callable[[Video], Any] | None, video: Video, side: Side) -> None:
     if on_progress is None:
         return
@@ -134,12 +164,15 @@ def _failure(video: Video) -> RouterError:
     )
 
 
-def _timed_out(video_id: str, last: Video | None, seconds: float) -> WaitTimeoutError:
+def _timed_out(
+    video_id: str, last: Video | None, seconds: float, error: RouterError | None
+) -> WaitTimeoutError:
     routing = last.routing if last else None
     status = last.status if last else "unknown"
     known = last.id if last else video_id
+    why = f" (the last look failed: {error})" if error is not None else ""
     return WaitTimeoutError(
-        f"the job is {status} after {seconds:g} s of waiting; it goes on: wait again for "
+        f"the job is {status} after {seconds:g} s of waiting{why}; it goes on: wait again for "
         f"{known}, do not submit again",
         video_id=known,
         last_status=last.status if last else None,

@@ -16,7 +16,6 @@ from pydantic import SecretStr, ValidationError
 
 from router import config as config_module
 from router.config import (
-    NOT_YET,
     Config,
     Deployment,
     Limits,
@@ -25,7 +24,6 @@ from router.config import (
     Vocabulary,
     load_data,
     load_file,
-    not_yet,
     retirement,
 )
 from router.errors import ConfigError
@@ -120,7 +118,7 @@ class TestWhatIsLoaded:
             operations=frozenset(Operation),
         )
         assert (deployment.weight, deployment.order, deployment.timeout) == (1.0, 1, None)
-        assert deployment.retry_on_5xx is False
+        assert (deployment.retry_on_5xx, deployment.drop_params) == (False, False)
         assert (deployment.cost_per_second, deployment.retires_on) == (None, None)
 
     def test_settings_have_the_defaults_of_the_contract(self) -> None:
@@ -494,6 +492,7 @@ class TestVariables:
             ("weight", "0.5", 0.5),
             ("order", "2", 2),
             ("retry_on_5xx", "true", True),
+            ("drop_params", "true", True),
         ],
     )
     def test_convert_to_the_type_of_their_field(self, key: str, text: str, value: object) -> None:
@@ -608,6 +607,7 @@ WRONG_DEPLOYMENTS: list[tuple[dict[Any, Any], str, str]] = [
     ({"timeout": [1]}, "timeout", "seconds"),
     ({"retry_on_5xx": 1}, "retry_on_5xx", "true or false"),
     ({"retry_on_5xx": "perhaps"}, "retry_on_5xx", "true or false"),
+    ({"drop_params": "seconds"}, "drop_params", "true or false"),
     ({"rpm": 0}, "rpm", "1 or more"),
     ({"read_rpm": 1.5}, "read_rpm", "whole"),
     ({"max_parallel_requests": -1}, "max_parallel_requests", "1 or more"),
@@ -662,6 +662,8 @@ WRONG_SETTINGS: list[tuple[dict[Any, Any], str, str]] = [
     ({"redis_url": "localhost:6379"}, "redis_url", "redis://"),
     ({"redis_url": "http://localhost"}, "redis_url", "redis://"),
     ({"redis_url": 6379}, "redis_url", "URL"),
+    ({"redis_url": "redis://:pa/ss@h"}, "redis_url", "percent-encoded"),
+    ({"redis_url": "redis+sentinel://h:26379"}, "redis_url", "service"),
     ({"namespace": "a b"}, "namespace", "letters"),
     ({"namespace": "{a}"}, "namespace", "letters"),
     ({"namespace": "a\n"}, "namespace", "control character"),
@@ -749,32 +751,6 @@ class TestWhatIsRefused:
 
         assert any("nested too deeply" in problem for problem in refused(data))
 
-    @pytest.mark.parametrize("name", NOT_YET)
-    @pytest.mark.parametrize("section", ["top", "settings", "account", "deployment"])
-    def test_what_comes_later_is_refused_with_a_reason(self, name: str, section: str) -> None:
-        def data(value: object) -> dict[str, Any]:
-            more: dict[str, dict[str, object]] = {
-                place: {} for place in ("top", "settings", "account", "deployment")
-            }
-            more[section] = {name: value}
-            accounts = {"acme": more["account"]}
-            deployments = [entry(**more["deployment"])]
-            settings = more["settings"]
-            sections = {"settings": settings, "accounts": accounts, "deployments": deployments}
-            return more["top"] | sections
-
-        (problem,) = refused(data(3))
-        assert f"{name}: `{name}` is not supported yet: " in problem
-        assert problem.count(";") >= 1
-        assert load(data("${NOT_SET:-}")).deployments == load(data(None)).deployments
-
-    def test_not_yet_is_silent_about_what_is_there(self) -> None:
-        assert not_yet("weight") is None
-        assert not_yet("rpm") is None
-        for name in ("fallbacks", "cost_per_second", "retires_on"):
-            assert not_yet(name) is None
-        assert "later version" in str(not_yet("drop_params"))
-
     @pytest.mark.parametrize("key", ["model_list", "router_settings", "litellm_settings"])
     def test_the_form_of_litellm_beside_ours(self, key: str) -> None:
         problems = refused({key: [1], "deployments": [entry(api_key="os.environ/KEY")]})
@@ -821,6 +797,42 @@ class TestWhatIsRefused:
             "settings.fallbacks.sora-2",
         ]
 
+    def test_an_account_that_is_not_listed_and_a_deployment_without_a_url_of_its_own(self) -> None:
+        accounts = {"acme": {"api_key": SECRET, "base_url": URL, "max_cost_per_day": 5}}
+        data = {"accounts": accounts, "deployments": [{"id": "a", "model_name": "m"}]}
+
+        (problem,) = refused(
+            data | {"deployments": [data["deployments"][0] | {"account": "acmee"}]}
+        )
+        assert problem == (
+            "<dict>: deployments[0].account: there is no account `acmee` (did you mean `acme`?);"
+            " allowed: acme, or any with a base_url here"
+        )
+        (problem,) = refused(data | {"deployments": [data["deployments"][0] | {"account": "zzz"}]})
+        assert "there is no account `zzz`; allowed: acme, or" in problem
+        (problem,) = refused(data)
+        assert "deployments[0].base_url: is required" in problem
+
+    def test_an_account_is_not_missed_where_none_is_listed(self) -> None:
+        (problem,) = refused({"deployments": [{"id": "a", "model_name": "m", "account": "acme"}]})
+
+        assert "deployments[0].base_url: is required" in problem
+
+    def test_an_account_that_is_not_listed_may_be_meant_and_is_doubted_if_it_is_nearly(
+        self,
+    ) -> None:
+        accounts = {"acme-eu": {"base_url": URL, "rpm": 3}}
+
+        def warnings(account: str) -> tuple[str, ...]:
+            return load({"accounts": accounts, "deployments": [entry(account=account)]}).warnings
+
+        assert warnings("other") == warnings("acme-eu") == warnings("acme-eu2") == ()
+        (doubt,) = warnings("acme-euu")
+        assert doubt == (
+            "<dict>: deployments[0].account: `accounts` has no `acme-euu` (did you mean"
+            " `acme-eu`?): it is an account of its own, without that one's key and limits"
+        )
+
     def test_everything_at_once(self) -> None:
         problems = refused(
             {
@@ -849,7 +861,8 @@ class TestWhatIsRefused:
         }
 
     def test_every_field_has_words_for_what_it_takes(self) -> None:
-        forms = (Settings, config_module._AccountForm, config_module._DeploymentForm)
+        of_proxy = (config_module._ProxyForm, config_module._ProxyKeyForm)
+        forms = (Settings, config_module._AccountForm, config_module._DeploymentForm, *of_proxy)
 
         assert set().union(*(form.model_fields for form in forms)) == set(config_module._ALLOWED)
 
@@ -999,7 +1012,6 @@ deployments:
         text = (Path(__file__).parent.parent / "deployments.yaml").read_text(encoding="utf-8")
 
         assert not [key for key in config_module._ALLOWED if f"{key}:" not in text]
-        assert not [key for key in NOT_YET if f"{key}:" in text]
 
 
 # Each holds SECRET where some mistake brings it near a message.
@@ -1079,6 +1091,50 @@ class TestSecrets:
 
         assert "settings.redis_url" in problem
         assert SECRET not in problem
+
+    def test_a_name_stays_a_name_when_a_variable_has_it_as_its_value(self) -> None:
+        first = entry(model="${MODEL}", base_url="https://${REGION}.host/v1")
+        data = {
+            "settings": {"default_model": "sora-22"},
+            "accounts": {"east-1": {"rpm": 0}},
+            "deployments": [first, entry(model_name=["sora-2", "east-1"])],
+        }
+
+        problems = "\n".join(refused(data, MODEL="sora-2", REGION="east"))
+
+        assert "the id `east` is taken" in problems
+        assert "accounts.east-1.rpm: " in problems
+        assert (
+            "unknown model group `***` (did you mean `sora-2`?); allowed: east-1, sora-2"
+            in problems
+        )
+
+    @pytest.mark.parametrize(
+        "place",
+        [
+            {"api_key": "${KEY}"},
+            {"headers": {"x": "Bearer ${KEY}"}},
+            {"base_url": "https://u:${KEY}@h"},
+            {"base_url": "https://h/v1?code=${KEY}"},
+            {"model": "m", "api_key": SECRET},
+        ],
+    )
+    def test_stay_secret_where_a_name_is_the_same(self, place: dict[str, Any]) -> None:
+        first = {"id": SECRET, "model_name": "m", "base_url": URL} | place
+        other = {"id": SECRET, "model_name": "m", "account": "a", "base_url": URL}
+
+        problems = "\n".join(refused({"deployments": [first, other]}, KEY=SECRET))
+
+        assert "the id `***` is taken" in problems
+        assert SECRET not in problems
+
+    def test_of_a_variable_that_was_meant_as_a_name_are_in_no_list_of_names(self) -> None:
+        settings = {"default_model": "sora"}
+        data = {"settings": settings, "deployments": [entry(model_name="${KEY}", api_key="k")]}
+
+        (problem,) = refused(data, KEY=SECRET)
+
+        assert problem.endswith("unknown model group `sora`; allowed: ***")
 
     def test_are_in_no_repr_and_no_warning(self) -> None:
         config = load(

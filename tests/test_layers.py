@@ -16,7 +16,7 @@ PACKAGE = Path(router.__file__).parent
 
 # Unit by unit: a file, or a folder with all that is in it. `__init__` shows what the faces have.
 LAYERS: dict[int, set[str]] = {
-    1: {"types", "errors", "_doors", "_logs", "_yaml", "_reading"},
+    1: {"types", "errors", "_begun", "_doors", "_logs", "_yaml", "_reading"},
     2: {
         "operations",
         "characters",
@@ -30,6 +30,9 @@ LAYERS: dict[int, set[str]] = {
         "observations",
         "outcomes",
         "messages",
+        "proxy_settings",
+        "tenants",
+        "redis_url",
     },
     3: {
         "selection",
@@ -173,10 +176,14 @@ HEAVY = {
     "openai",
     "litellm",
     "runwayml",
+    "openrouter",
     "fastapi",
     "celery",
     "opentelemetry",
     "prometheus_client",
+    "starlette",
+    "uvicorn",
+    "python_multipart",
 }
 
 

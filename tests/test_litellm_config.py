@@ -468,6 +468,27 @@ class TestAddresses:
         assert config.deployments[0].api_key == SecretStr("sk-from-file")
         assert config.warnings == ()
 
+    def test_what_the_file_sets_for_nobody_here_is_told(self) -> None:
+        entry = model("sora-2", api_key="os.environ/ACME_KEY")
+        variables = {"ACME_KEY": "sk-from-file", "LANGFUSE_KEY": "lf-hidden", "NOTHING": None}
+        (told,) = load(entry, environment_variables=variables).warnings
+        assert (
+            "environment_variables.LANGFUSE_KEY, environment_variables.NOTHING (nothing that is"
+            " taken reads it)"
+        ) in told
+        assert "ACME_KEY" not in told
+        assert "lf-hidden" not in told
+
+    def test_a_variable_that_the_file_takes_from_another_has_to_be_set(self) -> None:
+        entry = model("sora-2", api_key="os.environ/ACME_KEY")
+        variables = {"ACME_KEY": "os.environ/OTHER"}
+        (told,) = load(entry, environment_variables=variables, environ={"ACME_KEY": KEY}).warnings
+        assert "environment_variables.ACME_KEY (is another variable's value" in told
+
+    def test_variables_that_are_no_mapping_are_a_mistake(self) -> None:
+        (problem,) = refused(model("sora-2"), environment_variables=["ACME_KEY=x"])
+        assert problem == "<dict>: environment_variables: must be a mapping"
+
 
 class TestAccountsAndIds:
     def test_one_key_at_one_address_is_one_account(self) -> None:
@@ -578,11 +599,23 @@ class TestSettings:
                      environ={"U": "rediss://r"})  # fmt: skip
         assert whole.settings.redis_url == SecretStr("rediss://r")
 
-    def test_a_password_from_a_variable_comes_with_a_word_of_warning(self) -> None:
-        parts = {"redis_host": "h", "redis_password": "os.environ/P"}
-        config = load(model("sora-2"), router_settings=parts, environ={"P": "plain"})
-        assert config.settings.redis_url == SecretStr("redis://:plain@h")
-        assert "percent-encoded" in config.warnings[0]
+    def test_a_password_from_a_variable_is_encoded_where_it_becomes_part_of_a_url(
+        self, file: Path
+    ) -> None:
+        parts = {"redis_host": "os.environ/H", "redis_password": "os.environ/P"}
+        environ = {"H": "[::1]", "P": "p@/s#%41"}
+        config = load(model("sora-2"), router_settings=parts, environ=environ)
+        assert config.settings.redis_url == SecretStr("redis://:p%40%2Fs%23%2541@[::1]")
+        assert config.warnings == ()
+
+        data = {"model_list": [model("sora-2")], "router_settings": parts}
+        file.write_text(yaml.safe_dump(data))
+        made, (note,) = convert_file(file, vocabulary=VOCABULARY)
+        assert made.data["settings"]["redis_url"] == "redis://:${P}@${H}"
+        assert note.endswith(
+            "router_settings.redis_password: becomes part of a URL, so its special characters must"
+            " be percent-encoded"
+        )
 
     def test_default_fallbacks_are_those_of_groups_without_any(self) -> None:
         entries = [model("sora-2", group=group, info={"id": group}) for group in "abc"]

@@ -50,9 +50,10 @@ BEFORE, AFTER = "create_and_poll", "raise SystemExit(error.message) from error"
 AS_JSON = "class AsJson"
 CHARACTERS = 'simplefilter("error", RouterWarning)'
 RECIPE = "def follow("
+TENANTS = "shops-heron.mp4"
 PROGRAMS = [
     *(TEN_LINES, FUNCTIONS, ERRORS, ONE_VIDEO, APPLICATION_TEST, METRICS, HOOK),
-    *(BEFORE, AFTER, AS_JSON, CHARACTERS, RECIPE),
+    *(BEFORE, AFTER, AS_JSON, CHARACTERS, RECIPE, TENANTS),
 ]
 
 
@@ -253,6 +254,15 @@ def test_the_log_is_one_line_of_json_with_the_fields_of_the_page(
     alike = {"message": "", "seconds": pytest.approx(300.0, abs=1.0)}
     assert {**told, **alike} == {**json.loads(shown), "message": "", "seconds": told["seconds"]}
     assert told["message"].startswith(json.loads(shown)["message"].rstrip("…"))
+
+
+def test_tenants_share_a_router_and_no_videos(folder: Path) -> None:
+    (written,) = [block for block in blocks("yaml") if "name: studio" in block]
+    Path("tenants.yaml").write_text(written, encoding="utf-8")
+
+    exec(program(TENANTS), {})
+
+    assert (folder / "shops-heron.mp4").read_bytes()[4:8] == b"ftyp"
 
 
 def test_the_logging_page_lists_the_fields_and_the_words() -> None:

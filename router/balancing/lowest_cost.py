@@ -9,7 +9,7 @@ from router.balancing.choice import LAST, Choice, Weighed, drawn
 from router.balancing.lowest_completion import completions
 from router.operations import Demand
 
-__all__ = ["lowest_cost"]
+__all__ = ["in_words", "lowest_cost"]
 
 
 def lowest_cost(
@@ -33,3 +33,14 @@ def lowest_cost(
         rank = len(dearer) if cost is None else dearer[cost]
         scores[index] += 2 * LAST * rank
     return Choice(drawn(scores, weights, candidates, rng, errors), scores)
+
+
+def in_words(candidate: Weighed, demand: Demand, score: float) -> str:
+    """What is compared, in its order: the price of a submit, and then the predicted seconds."""
+    soon = f"{score % LAST:.4g} s"
+    if not demand.operation.is_submit:
+        return soon
+    cost = candidate.deployment.cost(demand.size, demand.seconds)
+    price = "no price" if cost is None else f"${cost:.6g}"
+    hot = " (with hardly any room)" if score // LAST % 2 else ""
+    return f"{price} then {soon}{hot}"

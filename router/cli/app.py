@@ -14,12 +14,23 @@ from router.cli.check import check
 from router.cli.convert import convert
 from router.cli.demo import demo
 from router.cli.doctor import doctor
-from router.cli.endings import EXIT_CODES, FAILED, FINE, INTERRUPTED, USAGE, code_of
+from router.cli.endings import (
+    EXIT_CODES,
+    FAILED,
+    FINE,
+    INTERRUPTED,
+    USAGE,
+    code_of,
+    words_of_system,
+)
 from router.cli.explain import explain
 from router.cli.ids import ids
 from router.cli.jobs import jobs
+from router.cli.keys import keys
 from router.cli.operator import drain, release, restore
+from router.cli.providers import providers
 from router.cli.reads import content, delete, list_videos, wait
+from router.cli.serve import serve
 from router.cli.stand_in import stand_in
 from router.cli.status import status
 from router.cli.submits import character, edit, extend, generate, remix
@@ -29,7 +40,12 @@ __all__ = ["COMMANDS", "app", "run"]
 
 # By the headings of `--help`, in the order in which they are met.
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
-    "To begin with": {"demo": demo, "check": check, "stand-in": stand_in},
+    "To begin with": {
+        "demo": demo,
+        "check": check,
+        "providers": providers,
+        "stand-in": stand_in,
+    },
     "A call": {
         "character": character,
         "generate": generate,
@@ -42,6 +58,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "delete": delete,
         "explain": explain,
     },
+    "For every language": {"serve": serve},
     "The fleet": {
         "status": status,
         "jobs": jobs,
@@ -52,7 +69,10 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
     },
     "Moving here": {"convert": convert},
 }
-GROUPS: Mapping[str, Mapping[str, typer.Typer]] = {"Moving here": {"ids": ids}}
+GROUPS: Mapping[str, Mapping[str, typer.Typer]] = {
+    "For every language": {"keys": keys},
+    "Moving here": {"ids": ids},
+}
 
 # Typer's usage errors have no public name of their own, and stand in `click` or within typer,
 # depending on its version. The parent of their parents is the base of them all.
@@ -112,7 +132,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         look.closed(sys.stdout)
         return FAILED
     except OSError as error:
-        look.complain(": ".join(str(part) for part in (error.filename, error.strerror) if part))
+        look.complain(words_of_system(error))
         return FAILED
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
@@ -125,4 +145,5 @@ def _usage(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else look.PROGRAM
     said = error.format_message() if hasattr(error, "format_message") else str(error)
+    said = said.replace("Value error, ", "")  # the validating library's own words
     return f"{said.rstrip('.')}; see `{where} --help`"

@@ -21,7 +21,15 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from router.cli import look
-from router.cli.endings import INTERRUPTED, Shell, code_of, look_for_it, words_of
+from router.cli.endings import (
+    INTERRUPTED,
+    Shell,
+    code_of,
+    happened,
+    look_for_it,
+    words_of,
+    words_of_system,
+)
 from router.cli.onlooker import loaded
 from router.cli.servers import ended_by_signals
 from router.config import Config
@@ -41,11 +49,13 @@ __all__ = [
     "Account",
     "Deadline",
     "Follow",
+    "MaxCost",
     "Model",
     "Models",
     "Output",
     "Seconds",
     "Session",
+    "Size",
     "Timeout",
     "WaitTimeout",
     "answer_data",
@@ -72,7 +82,7 @@ def number(text: str) -> str:
     return text
 
 
-def _seconds(text: str) -> float:
+def _amount(text: str) -> float:
     return float(number(text))
 
 
@@ -109,22 +119,35 @@ Account = Annotated[
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="S", parser=_seconds, help="Seconds for one attempt."),
+    typer.Option("--timeout", metavar="S", parser=_amount, help="Seconds for one attempt."),
 ]
 Deadline = Annotated[
     float | None,
-    typer.Option("--deadline", metavar="S", parser=_seconds, help="Seconds for the whole call."),
+    typer.Option("--deadline", metavar="S", parser=_amount, help="Seconds for the whole call."),
 ]
 Seconds = Annotated[
     str | None,
     typer.Option("--seconds", metavar="S", parser=number, help="The length of the video."),
+]
+Size = Annotated[
+    str | None,
+    typer.Option("--size", metavar="WxH", help="The size of the picture, as 1280x720."),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cost",
+        metavar="DOLLARS",
+        parser=_amount,
+        help="Nobody who asks more for it is asked.",
+    ),
 ]
 WaitTimeout = Annotated[
     float | None,
     typer.Option(
         "--wait-timeout",
         metavar="S",
-        parser=_seconds,
+        parser=_amount,
         help="Seconds to wait for the job; by default as long as it takes.",
     ),
 ]
@@ -149,6 +172,11 @@ class Follow:
     wait: bool
     output: Path | None = None
     wait_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.wait_timeout is not None and not self.wanted:
+            said = "nothing is waited for: add --wait, or --output FILE"
+            raise typer.BadParameter(said, param_hint="--wait-timeout")
 
     @property
     def wanted(self) -> bool:
@@ -193,6 +221,7 @@ class Session:
     told: str | None = None
     warned: set[str] = field(default_factory=set)
     exists: bool = False
+    waiting_since: float | None = None
     unread: bool = False
     _router: Router | None = None
 
@@ -241,7 +270,7 @@ class Session:
         """The id, alone on stdout, at once and once."""
         if self.told != id_ and not self.as_json:
             self.told = id_
-            self._deliver(id_, lambda: print(id_, flush=True))  # noqa: T201
+            self._deliver(id_, lambda: look.say(id_))
 
     def end(self, data: dict[str, Any], made: str | None = None) -> None:
         """All of it, for a program; `made` is the id of what this command has made."""
@@ -275,8 +304,8 @@ class Session:
 
     def follow(self, ask: Callable[..., Video], follow: Follow) -> Video:
         """Wait by `ask`, which calls `on_progress` with each look."""
-        began = time.monotonic()
-        with self._moving() as show:
+        began = self.waiting_since = time.monotonic()
+        with self._moving() as show, self._hearing():
 
             def seen(video: Video) -> None:
                 self.known(video.id, follow)
@@ -293,6 +322,19 @@ class Session:
         self.note(f"saved {path}, {look.size(path.stat().st_size)}")
         self.go_on = None
         return path
+
+    @contextmanager
+    def _hearing(self) -> Iterator[None]:
+        """While a job is waited for, the router's log alone says that looks at it fail."""
+        heard, logger = _Looks(self), logging.getLogger("router")
+        level = logger.level
+        logger.addHandler(heard)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            logger.removeHandler(heard)
 
     @contextmanager
     def _moving(self) -> Iterator[Callable[[Video], None]]:
@@ -318,18 +360,44 @@ class Session:
 
     def failed(self, error: RouterError) -> str:
         if isinstance(error, WaitTimeoutError) and self.go_on is not None:
-            return f"the job is {error.last_status or 'not seen yet'}; {self._going_on()}"
+            return f"{self._timed_out(error)}; {self._going_on()}"
         words = words_of(error, self.shell, self.config)
         ends = isinstance(error, (JobFailedError, VideoExpiredError, WaitTimeoutError))
         if self.go_on is None or not self.exists or ends:
             return words
         return f"{words}; {self._going_on()}"
 
+    def _timed_out(self, error: WaitTimeoutError) -> str:
+        assert self.waiting_since is not None
+        waited = look.took(time.monotonic() - self.waiting_since)
+        known = error.last_status
+        how = f"the job is {known} after" if known else "the job was not seen in"
+        last = error.__cause__
+        why = f" (the last look: {happened(last)})" if isinstance(last, RouterError) else ""
+        return f"{how} {waited} of waiting{why}"
+
     def _going_on(self) -> str:
         assert self.go_on is not None
         waits = self.go_on[0] == "wait"
         what = "the job goes on, follow it with" if waits else "the video is made, get it with"
         return f"{what} {self.shell.command(*self.go_on)}"
+
+
+class _Looks(logging.Handler):
+    """Tells that looks at a job begin to fail, and that they go well again."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(logging.INFO)
+        self._session = session
+
+    def emit(self, record: logging.LogRecord) -> None:
+        change = getattr(record, "change", None)
+        if change == "job-unheard" and isinstance(record.args, tuple):
+            (why,) = (arg for arg in record.args if isinstance(arg, RouterError))
+            words = words_of(why, self._session.shell, self._session.config)
+            look.warn(f"the job cannot be looked at, and this goes on trying: {words}")
+        elif change == "job-heard":
+            look.note("the job can be looked at again")
 
 
 class _Steps:
@@ -377,7 +445,7 @@ def calling(file: str, as_json: bool, *, onlooker: bool = False) -> Iterator[Ses
         look.closed(sys.stdout)
         raise typer.Exit(1) from None
     except OSError as error:
-        said = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+        said = words_of_system(error)
         if session.go_on is not None:
             said += f"; {session._going_on()}"
         raise look.CommandError(said) from error

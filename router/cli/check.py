@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from router.cli import look
+from router.cli.onlooker import DEFAULT_FILE
+from router.cli.providers import can_do, taken
 from router.config import Config, Deployment, load_file
 from router.errors import ConfigError
 from router.router import VOCABULARY
@@ -21,11 +22,14 @@ from router.router import VOCABULARY
 __all__ = ["check", "placed", "refuse"]
 
 NAMES = ("deployment", "groups", "account", "provider", "model", "base_url")
+_HIDES = Path("router.py")
 NUMBERS = ("weight", "order")
 
 
 def check(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The YAML file.")],
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", envvar="ROUTER_CONFIG", help="The YAML file.")
+    ] = DEFAULT_FILE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Check a configuration: every problem with its line, or the deployments as a table."""
@@ -34,31 +38,41 @@ def check(
     except ConfigError as error:
         refuse(file, error.problems, as_json)
         raise typer.Exit(1) from None
-    warnings = (*config.warnings, *_shadows())
+    warnings = (*config.warnings, *_shadows(file))
     if as_json:
         look.show_json({**_data(config), "warnings": list(warnings)})
     else:
         _show(config, warnings)
 
 
-def _shadows() -> Iterator[str]:
-    """What programs that start in this folder would import in place of the package."""
-    file = Path("router.py")
-    if file.is_file():
-        yield (
-            f"{file}: this file hides the package `router` from programs that are started in this "
-            "folder: rename it"
-        )
+def _shadows(config: str) -> Iterator[str]:
+    """What programs that start in this folder, or in the file's, would import for the package."""
+    for file in {path.resolve(): path for path in (Path(config).parent / _HIDES, _HIDES)}.values():
+        if file.is_file():
+            where = "this folder" if file == _HIDES else "that folder"
+            yield (
+                f"{file}: this file hides the package `router` from programs that are started in "
+                f"{where}: rename it"
+            )
 
 
-def refuse(file: str, problems: tuple[str, ...], as_json: bool) -> None:
-    """Tell all that is wrong with a file."""
+def refuse(
+    file: str,
+    problems: tuple[str, ...],
+    as_json: bool,
+    *,
+    missing: str = "name another, or write it (see the README)",
+) -> None:
+    """Tell all that is wrong with a file, and of one that is not there what to do."""
     if as_json:
         look.show_json({"file": file, "ok": False, "problems": list(problems)})
         return
     err = look.stderr()
     for problem in problems:
-        err.print(placed(problem), soft_wrap=True)
+        absent = problem.endswith("there is no such file")
+        err.print(placed(f"{problem}; {missing}" if absent else problem), soft_wrap=True)
+    if len(problems) == 1 and problems[0].startswith(f"{file}: "):
+        return  # no line of it is at fault: it is not there, or nothing that one could read
     count = look.plural(len(problems), "problem")
     err.print(Text(f"{count}: nothing of this file is in force.", "bold red"), soft_wrap=True)
 
@@ -69,10 +83,11 @@ def _show(config: Config, warnings: Sequence[str]) -> None:
     out.print(
         f"[bold]{look.plural(len(config.deployments), 'deployment')}[/] in "
         f"{look.plural(len(config.groups), 'model group')} and "
-        f"{look.plural(len(accounts), 'account')}, strategy {config.settings.strategy}"
+        f"{look.plural(len(accounts), 'account')}, strategy {config.settings.strategy}",
+        soft_wrap=True,
     )
     out.print()
-    out.print(_deployments(config, out))
+    out.print(_deployments(config, out), soft_wrap=True)
     if warnings:
         out.print()
     for warning in warnings:
@@ -98,7 +113,7 @@ def _cells(one: Deployment, told: Sequence[str]) -> list[Text]:
     return [Text(word) for word in (*words, *numbers, *more, _operations(one))]
 
 
-def _paragraph(one: Deployment) -> tuple[RenderableType, RenderableType]:
+def _paragraph(one: Deployment) -> tuple[Text, Text]:
     title = Text.assemble((one.id, "bold"), f" in {', '.join(one.model_names)}")
     facts = Text(
         f"account {one.account}, {one.provider} model {one.model}\n"
@@ -107,14 +122,11 @@ def _paragraph(one: Deployment) -> tuple[RenderableType, RenderableType]:
     )
     more = (f"{name} {told}" for name, tell in MORE.items() if (told := tell(one)))
     facts.append("".join(f"\n{line}" for line in more))
-    return title, Padding(facts, (0, 0, 0, 4), expand=False)
+    return title, look.indented(facts)
 
 
 def _operations(one: Deployment) -> str:
-    possible = VOCABULARY.providers[one.provider].operations
-    if one.operations == possible:
-        return f"all {len(possible)}"
-    return ", ".join(sorted(one.operations))
+    return can_do(one.provider, one.operations)
 
 
 def _dollars(one: Deployment) -> str:
@@ -163,6 +175,9 @@ def _facts(one: Deployment) -> dict[str, Any]:
         "weight": one.weight,
         "order": one.order,
         "operations": sorted(one.operations),
+        "parameters": {
+            name: args for name, args in taken(one.provider).items() if name in one.operations
+        },
         "cost_per_second": _prices(one),
         "retires_on": one.retires_on and one.retires_on.isoformat(),
     }

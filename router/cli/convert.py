@@ -43,7 +43,7 @@ def convert(
     try:
         made, notes = convert_file(file, vocabulary=VOCABULARY)
     except ConfigError as error:
-        refuse(file, error.problems, as_json)
+        refuse(file, error.problems, as_json, missing="name LiteLLM's YAML file")
         raise typer.Exit(1) from None
     data, withheld = without_secrets(made.data)
     own = sorted(set(_VARIABLE.findall(str(data))) & set(made.variables))

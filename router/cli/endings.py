@@ -6,6 +6,7 @@ said in the words of the commands, with the command that goes on from it.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import time
@@ -21,6 +22,9 @@ from router.errors import (
     ConfigError,
     ConnectError,
     DeadlineExceededError,
+    InternalServerError,
+    InvalidIdError,
+    InvalidResponseError,
     JobFailedError,
     NotFoundError,
     PermissionDeniedError,
@@ -42,8 +46,10 @@ __all__ = [
     "USAGE",
     "Shell",
     "code_of",
+    "happened",
     "look_for_it",
     "words_of",
+    "words_of_system",
 ]
 
 FINE, FAILED, USAGE, LATER, AMBIGUOUS, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -81,9 +87,14 @@ def words_of(error: RouterError, shell: Shell, config: Config | None) -> str:
     if isinstance(error, JobFailedError):
         said = ": ".join(part for part in (error.code, _said(error)) if part)
         return f"there is no video: {said} ({error.video_id})"
-    what = f"{_said(error)} [{error.deployment}]" if error.deployment else _said(error)
+    what = happened(error)
     advice = _advice(error, shell, config)
     return f"{what}; {advice}" if advice else what
+
+
+def happened(error: RouterError) -> str:
+    """What an error says, without advice."""
+    return f"{_said(error)} [{error.deployment}]" if error.deployment else _said(error)
 
 
 # What the messages call by its name in Python.
@@ -117,9 +128,26 @@ def _of_config(error: ConfigError, shell: Shell) -> str:
     return _said(error)
 
 
+def words_of_system(error: OSError) -> str:
+    """What the operating system refused, and what to do where that is known."""
+    what = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+    advice = _SYSTEM.get(error.errno or 0)
+    return f"{what}; {advice}" if advice else what
+
+
+_SYSTEM = {
+    errno.ENOSPC: "make room there, or name a file on another disk",
+    errno.EDQUOT: "make room there, or name a file on another disk",
+    errno.EROFS: "name a file in a folder that may be written to",
+    errno.EACCES: "name a file in a folder that may be written to",
+}
+
+
 def _advice(error: RouterError, shell: Shell, config: Config | None) -> str | None:
     if error.accepted == "maybe":
-        return look_for_it(error.account, error.operation, shell, config, _sent_at(error))
+        seek = look_for_it(error.account, error.operation, shell, config, _sent_at(error))
+        answered = error.status is not None and error.status < 300
+        return f"{_of_no_answer(error)}; {seek}" if answered else seek
     if error.accepted == "yes" and error.video_id is not None:
         return f"it was accepted; follow it: {shell.command('wait', error.video_id)}"
     later = getattr(error, "retry_after", None)
@@ -137,7 +165,7 @@ def _sent_at(error: RouterError) -> float | None:
     return at
 
 
-_ADVICE: dict[type[RouterError], Callable[[RouterError, Shell], str]] = {
+_ADVICE: dict[type[RouterError], Callable[[RouterError, Shell], str | None]] = {
     ConnectError: lambda error, shell: (
         f"is it up, and its base_url right? {shell.command('doctor')} asks all of them"
     ),
@@ -147,11 +175,45 @@ _ADVICE: dict[type[RouterError], Callable[[RouterError, Shell], str]] = {
     PermissionDeniedError: lambda error, shell: (
         f"check what the key of the account {error.account} may do"
     ),
-    NotFoundError: lambda error, shell: f"what there is: {shell.command('list')}",
+    NotFoundError: lambda error, shell: _of_missing(error, shell),
     DeadlineExceededError: lambda error, shell: "a longer --deadline gives it more time",
     AttemptTimeoutError: lambda error, shell: "a longer --timeout gives it more time",
+    InvalidResponseError: lambda error, shell: _of_no_answer(error),
+    InternalServerError: lambda error, shell: (
+        "the provider cannot do this: ask another with --account or --model"
+        if error.status == _NOT_IMPLEMENTED
+        else "the provider failed: try again, or ask another with --account"
+    ),
+    InvalidIdError: lambda error, shell: _of_id(error, shell),
     StateUnavailableError: lambda error, shell: f"{shell.command('doctor')} says why",
 }
+
+
+def _of_no_answer(error: RouterError) -> str:
+    """An answer that is not one comes from a page, from elsewhere, or from who broke off."""
+    if error.status is None:
+        return "its answer broke off: try again"
+    if error.status >= 300:
+        return "its base_url leads elsewhere: write the whole address, with https and its path"
+    return f"its base_url probably leads to a page, and not to an API {_END}"
+
+
+_END = "(is /v1 missing at its end?)"
+_NOT_IMPLEMENTED = 501
+# Nothing that exists is named in them.
+_AT_LARGE = (Operation.GENERATION, Operation.CREATE_CHARACTER, Operation.LIST)
+
+
+def _of_missing(error: RouterError, shell: Shell) -> str:
+    if error.operation in _AT_LARGE:
+        return f"check its base_url {_END}, and that the provider knows its model"
+    return f"what there is: {shell.command('list')}"
+
+
+def _of_id(error: RouterError, shell: Shell) -> str | None:
+    if not error.message.startswith("the id "):
+        return None  # the message itself says what to name
+    return f"give it whole, as it was told; what there is: {shell.command('list')}"
 
 
 def look_for_it(

@@ -9,28 +9,59 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from router.balancing.choice import LAST
 from router.cli import look
-from router.cli.calling import Account, Model, Models, Seconds, Session, calling, number
+from router.cli.calling import (
+    Account,
+    MaxCost,
+    Model,
+    Models,
+    Seconds,
+    Session,
+    Size,
+    calling,
+)
 from router.cli.onlooker import DEFAULT_FILE, AsJson, File
+from router.engine import USUAL_LENGTH
 from router.errors import StateUnavailableError
 from router.inspection import Explained, Explanation
-from router.types import Operation
+from router.types import Operation, length_in
 
 __all__ = ["explain"]
 
 _COLOURS = {"picked": "green", "lost": "", "tier": ""}
 
 
+# The commands are called otherwise than what they ask for.
+_COMMANDS = {
+    "character": Operation.CREATE_CHARACTER,
+    "generate": Operation.GENERATION,
+    "extend": Operation.EXTENSION,
+    "wait": Operation.STATUS,
+}
+_NAMES = {**_COMMANDS, **{str(operation): operation for operation in Operation}}
+
+
+def _operation(text: str) -> Operation:
+    if text not in _NAMES:
+        raise typer.BadParameter(f"'{text}' is no operation; there are {look.listed(_NAMES)}")
+    return _NAMES[text]
+
+
 def explain(
     operation: Annotated[
-        Operation, typer.Argument(metavar="OPERATION", help="As in the YAML: generation, edit…")
+        Operation,
+        typer.Argument(
+            metavar="OPERATION",
+            parser=_operation,
+            autocompletion=lambda: list(_NAMES),
+            help="As its command, or as in the YAML: generate or generation, edit, status…",
+        ),
     ] = Operation.GENERATION,
     model: Model = None,
     target_model_names: Models = None,
     seconds: Seconds = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="The size of the picture, as 1280x720.")
-    ] = None,
+    size: Size = None,
     video: Annotated[
         str | None, typer.Option(metavar="ID", help="The video that the call is about.")
     ] = None,
@@ -38,12 +69,7 @@ def explain(
         list[str] | None,
         typer.Option(metavar="ID", help="Who is in it. Can be repeated."),
     ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(
-            "--max-cost", metavar="DOLLARS", parser=lambda t: float(number(t)), help="At most."
-        ),
-    ] = None,
+    max_cost: MaxCost = None,
     account: Account = None,
     config: File = DEFAULT_FILE,
     as_json: AsJson = False,
@@ -74,6 +100,7 @@ def explain(
             look.show_json(_data(explanation, full))
         else:
             _show(look.stdout(), explanation, full)
+            _say_what_is_compared(session, operation, length_in(seconds))
             if full.get(explanation.picked or ""):
                 look.warn(f"{explanation.picked} has no room now: the call would wait, or go on")
     if explanation.picked is None:
@@ -112,6 +139,16 @@ def _show(out: Console, explanation: Explanation, full: Mapping[str, str]) -> No
     out.print(head, "", _table(out, explanation.candidates, full), sep="\n", soft_wrap=True)
 
 
+def _say_what_is_compared(session: Session, operation: Operation, length: float | None) -> None:
+    """Where a score is two things, one after the other."""
+    assert session.config is not None
+    if session.config.settings.strategy == "lowest-cost" and operation.is_submit:
+        session.note(
+            f"lowest-cost compares the price of {length or USUAL_LENGTH:g} s first, then in how "
+            "many seconds the video is likely to be there"
+        )
+
+
 def _table(out: Console, every: Sequence[Explained], full: Mapping[str, str]) -> RenderableType:
     """With the reasons as a column, or where they find no room as lines below."""
     columns = (
@@ -138,7 +175,8 @@ def _colour(one: Explained) -> str:
 
 
 def _score(score: float | None) -> str:
-    return "" if score is None else f"{score:.3g}"
+    # What is put on top of a score is for comparing, and the reason tells it.
+    return "" if score is None else f"{score % LAST:.3g}"
 
 
 def _dollars(cost: float | None) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import TextIOWrapper
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from router.cli import look
 from router.cli.calling import Session, calling
-from router.cli.endings import EXIT_CODES, Shell, words_of
+from router.cli.endings import EXIT_CODES, happened, words_of
 from router.cli.onlooker import DEFAULT_FILE, AsJson, File
-from router.errors import RouterError
+from router.errors import InvalidIdError, NotFoundError, RouterError
+from router.ids import quoted
 from router.router import Router
 
 __all__ = ["ids"]
@@ -49,11 +51,18 @@ def locate(
     """
     if not named and (sys.stdin is None or sys.stdin.isatty()):
         raise typer.BadParameter("name ids, or give them on stdin", param_hint="ID")
-    given = named or (line.strip() for line in sys.stdin)
+    given = named or _lines(sys.stdin)
     with calling(config, as_json) as session:
         missing = _all(session, (id_ for id_ in given if id_))
     if missing:
         raise typer.Exit(1)
+
+
+def _lines(stream: TextIO) -> Iterator[str]:
+    """What stands on each line; bytes that are no text end nothing."""
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="surrogateescape")
+    return (line.strip() for line in stream)
 
 
 def _all(session: Session, given: Iterable[str]) -> int:
@@ -64,14 +73,29 @@ def _all(session: Session, given: Iterable[str]) -> int:
         if isinstance(result, str):
             found[id_] = result
             if not session.as_json:
-                print(f"{id_}\t{result}", flush=True)  # noqa: T201
+                print(f"{id_}\t{result}", file=look.stdout().file, flush=True)
         else:
-            failed[id_] = words_of(result, Shell(session.shell.file), None)
+            failed[id_] = _why(id_, result, session)
             if not session.as_json:
-                look.complain(f"{id_}: {failed[id_]}")
+                look.complain(f"{quoted(id_)[1:-1]}: {failed[id_]}")
     if session.as_json:
-        look.show_json({"located": found, "failed": failed})
+        escaped = {_escaped(id_): why for id_, why in failed.items()}
+        look.show_json({"located": found, "failed": escaped})
     return len(failed)
+
+
+def _why(id_: str, error: RouterError, session: Session) -> str:
+    """Without the id, which stands before it, and without what to do about a single one."""
+    single = isinstance(error, (InvalidIdError, NotFoundError))
+    words = happened(error) if single else words_of(error, session.shell, session.config)
+    for named in (quoted(id_), repr(id_)):
+        words = words.replace(f"the id {named}", "it").replace(named, "it")
+    return words
+
+
+def _escaped(id_: str) -> str:
+    """As it was given; a byte that is no text as `\\xff`."""
+    return id_.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _located(router: Router, given: Iterable[str]) -> Iterator[tuple[str, str | RouterError]]:

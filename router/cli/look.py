@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ __all__ = [
     "note",
     "plain",
     "plural",
+    "say",
     "seconds",
     "show_json",
     "size",
@@ -72,11 +74,26 @@ class _Console(Console):
 
 
 def stdout() -> Console:
+    """Where the answer of a command goes; one that cannot be told is no success."""
+    if sys.stdout is None:
+        raise CommandError("stdout is closed, and there is nowhere to print to: leave it open")
     return _Console(highlight=False)
 
 
+# Where bars move now: what is said meanwhile goes above them.
+_moving: list[Console] = []
+
+
 def stderr() -> Console:
-    return _Console(stderr=True, highlight=False)
+    return _moving[-1] if _moving else _Console(stderr=True, highlight=False)
+
+
+def say(line: str) -> None:
+    """A line on stdout that scripts read: at once, and never wrapped."""
+    if _moving and sys.stdout.isatty():
+        _moving[-1].print(Text(line), soft_wrap=True)
+    else:
+        print(line, flush=True)  # noqa: T201
 
 
 def closed(stream: TextIO) -> None:
@@ -230,6 +247,7 @@ class Bars:
     there are none."""
 
     def __init__(self, out: Console) -> None:
+        self._out = out
         self._progress = Progress(
             TextColumn("  {task.description}"),
             BarColumn(),
@@ -237,14 +255,18 @@ class Bars:
             TimeElapsedColumn(),
             console=out,
             transient=True,
+            # What is for a pipe stays out of the terminal; `say` knows better.
+            redirect_stdout=False,
             disable=not moves(out),
         )
 
     def __enter__(self) -> Bars:
         self._progress.start()
+        _moving.append(self._out)
         return self
 
     def __exit__(self, *_: object) -> None:
+        _moving.remove(self._out)
         self._progress.stop()
 
     def add(self, label: str | None = None) -> Callable[[Video], None]:

@@ -54,10 +54,7 @@ def connected(config: Config) -> Iterator[Any]:
 
     url = config.settings.redis_url
     assert url is not None
-    try:
-        client = connecting.connect(url.get_secret_value())
-    except ValueError as error:
-        raise look.CommandError(f"settings.redis_url: {error}") from error
+    client = connecting.connect(url.get_secret_value())
     try:
         yield client
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
@@ -25,6 +26,10 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "str | None": (str,),
 }
 
+_ADVICE = {
+    errno.EADDRINUSE: "name another --port (0 takes a free one), or end what listens there",
+    errno.EACCES: "name a --port above 1023 (0 takes a free one)",
+}
 
 # Those of deployments.yaml as it stands, so that the two work together without a word.
 SAMPLE_ACCOUNTS = {"sk-east": "east", "sk-west": "west"}
@@ -89,7 +94,10 @@ def stand_in(
             ready=lambda provider: _announce(provider, accounts),
         )
     except OSError as error:
-        raise look.CommandError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        advice = _ADVICE.get(error.errno or 0, "name another with --host")
+        raise look.CommandError(
+            f"cannot listen on {host}:{port}: {error.strerror}; {advice}"
+        ) from error
 
 
 assert stand_in.__doc__ is not None

@@ -15,11 +15,13 @@ from router.cli.calling import (
     Account,
     Deadline,
     Follow,
+    MaxCost,
     Model,
     Models,
     Output,
     Seconds,
     Session,
+    Size,
     Timeout,
     WaitTimeout,
     answer_data,
@@ -86,15 +88,6 @@ Key = Annotated[
         help="However often it is asked for under this key, it is made once (needs a redis_url).",
     ),
 ]
-MaxCost = Annotated[
-    float | None,
-    typer.Option(
-        "--max-cost",
-        metavar="DOLLARS",
-        parser=lambda text: float(number(text)),
-        help="Nobody who asks more for it is asked.",
-    ),
-]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the job has ended.")]
 
 
@@ -148,9 +141,7 @@ def generate(
     model: Model = None,
     target_model_names: Models = None,
     seconds: Seconds = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="The size of the picture, as 1280x720.")
-    ] = None,
+    size: Size = None,
     character: Annotated[
         list[str] | None,
         typer.Option(metavar="ID", help="Who is in it; the prompt names them. Can be repeated."),
@@ -189,8 +180,9 @@ def generate(
         "timeout": timeout,
         "deadline": deadline,
     }
+    follow = Follow(wait, output, wait_timeout)
     with calling(config, as_json) as session:
-        _submit(session, Router.video_generation, asked, Follow(wait, output, wait_timeout))
+        _submit(session, Router.video_generation, asked, follow)
 
 
 def edit(
@@ -224,8 +216,9 @@ def edit(
         "timeout": timeout,
         "deadline": deadline,
     }
+    follow = Follow(wait, output, wait_timeout)
     with calling(config, as_json) as session:
-        _submit(session, Router.video_edit, asked, Follow(wait, output, wait_timeout))
+        _submit(session, Router.video_edit, asked, follow)
 
 
 def extend(
@@ -263,8 +256,9 @@ def extend(
         "timeout": timeout,
         "deadline": deadline,
     }
+    follow = Follow(wait, output, wait_timeout)
     with calling(config, as_json) as session:
-        _submit(session, Router.video_extension, asked, Follow(wait, output, wait_timeout))
+        _submit(session, Router.video_extension, asked, follow)
 
 
 def remix(
@@ -291,8 +285,9 @@ def remix(
         "timeout": timeout,
         "deadline": deadline,
     }
+    follow = Follow(wait, output, wait_timeout)
     with calling(config, as_json) as session:
-        _submit(session, Router.video_remix, asked, Follow(wait, output, wait_timeout))
+        _submit(session, Router.video_remix, asked, follow)
 
 
 def _submit(

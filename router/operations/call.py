@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Generic, TypedDict, TypeVar
 
-from router.types import FileInput, Operation
+from router.tenants import Tenant
+from router.types import AsyncWritable, FileInput, Operation
 
 __all__ = ["MOST_COPIES", "Call", "Demand", "Options", "SubmitOptions"]
 
@@ -35,6 +36,7 @@ class Options(TypedDict, total=False):
     attempts. `max_wait` is in seconds too: how long the call may wait for a free slot. The
     `extra_headers`, `extra_body` and `extra_query` are added to the request. `user` is
     sent where the API knows it; `metadata` is never sent, and stands in events and in `.routing`.
+    `tenant` is on whose behalf an application makes the call.
     """
 
     custom_llm_provider: str | None
@@ -48,6 +50,7 @@ class Options(TypedDict, total=False):
     extra_query: Mapping[str, Any] | None
     user: str | None
     metadata: Mapping[str, Any] | None
+    tenant: Tenant | None
 
 
 class SubmitOptions(Options, total=False):
@@ -87,7 +90,7 @@ class Call(Generic[AnswerT]):
     limit: int = 20
     after: str | None = None
     order: str = "desc"
-    to: str | os.PathLike[str] | IO[bytes] | None = None
+    to: str | os.PathLike[str] | IO[bytes] | AsyncWritable | None = None
     # What submits take besides; the words are explained at `SubmitOptions`.
     idempotency_key: str | None = None
     max_cost: float | None = None
@@ -103,6 +106,30 @@ class Call(Generic[AnswerT]):
     extra_query: Mapping[str, Any] | None = None
     user: str | None = None
     metadata: Mapping[str, Any] | None = None
+    tenant: Tenant | None = None
+
+    @property
+    def claim_key(self) -> str | None:
+        """The idempotency key, told apart from the same one of another tenant."""
+        if self.idempotency_key is None or self.tenant is None:
+            return self.idempotency_key
+        return self.tenant.scoped(self.idempotency_key)
+
+    @property
+    def names_id(self) -> bool:
+        """It names something that may be missing: a video, a character, a file, a page's place."""
+        file = self.reference is not None and "file_id" in self.reference
+        return bool(self.ids) or self.after is not None or file
+
+    @property
+    def is_particular(self) -> bool:
+        """It carries what not every provider takes, so that providers are to be asked about it."""
+        if self.operation.is_submit:
+            given = self.seconds is not None or self.size is not None
+            return given or bool(self.ids) or self.upload is not None or self.reference is not None
+        if self.operation is Operation.LIST:
+            return self.after is not None or self.order != "desc"
+        return self.operation is Operation.CONTENT and self.variant != "video"
 
     def __repr__(self) -> str:
         # Prompts, files and headers are the caller's business, not a log's.

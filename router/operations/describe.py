@@ -10,10 +10,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, NoReturn, Unpack
 
-from router.config import not_yet
 from router.errors import BadRequestError, ConfigError
 from router.operations.call import MOST_COPIES, Call, Options, SubmitOptions
+from router.tenants import Tenant
 from router.types import (
+    AsyncWritable,
     Character,
     CharacterRef,
     Content,
@@ -201,7 +202,7 @@ def content(
     video_id: str | Video,
     *,
     variant: str = "video",
-    to: str | os.PathLike[str] | IO[bytes] | None = None,
+    to: str | os.PathLike[str] | IO[bytes] | AsyncWritable | None = None,
     **options: Unpack[Options],
 ) -> Call[Content]:
     """Download a finished video, or its `thumbnail` or `spritesheet`.
@@ -259,24 +260,30 @@ def routing_only(
     video_id: str | None = None,
     character_id: str | None = None,
     characters: Sequence[CharacterRef] | None = None,
+    video: VideoInput | None = None,
     input_reference: ImageInput | None = None,
     seconds: str | int | None = None,
     size: str | None = None,
+    variant: str = "video",
     fallbacks: bool = True,
     max_cost: float | None = None,
     **options: Unpack[Options],
 ) -> Call[Any]:
-    """A call for `pick`: only what routing depends on. The caller sends it."""
+    """A call for `pick`: only what routing depends on. The caller sends it, and opens its files."""
     try:
         chosen = Operation(operation)
     except ValueError:
         raise ConfigError(f"no operation {operation!r}; there are {', '.join(Operation)}") from None
-    named = (id_in(one) for one in (video_id, character_id) if one is not None)
+    source = video if isinstance(video, (Mapping, Video)) else None
+    named = (id_in(one) for one in (video_id, source, character_id) if one is not None)
+    files = (one for one in (video, input_reference) if not isinstance(one, (Mapping, Video)))
     return Call(
         operation=chosen,
         models=_models(model, target_model_names),
         ids=(*named, *_characters(characters)),
+        upload=next((one for one in files if one is not None), None),
         reference=input_reference if isinstance(input_reference, Mapping) else None,
+        variant=variant,
         seconds=_seconds(seconds),
         size=_size(size),
         fallbacks=_flag("fallbacks", fallbacks),
@@ -378,9 +385,6 @@ def _checked(options: Mapping[str, Any]) -> Options:
     for name, value in options.items():
         if name in _REPLACED:
             raise TypeError(f"`{name}` is not an argument here: {_REPLACED[name]}")
-        refused = not_yet(name)
-        if refused:
-            raise ConfigError(refused)
         if name not in Options.__annotations__:
             raise TypeError(f"unexpected argument {name!r}")
         if value is not None and name in ("timeout", "deadline"):
@@ -395,6 +399,8 @@ def _checked(options: Mapping[str, Any]) -> Options:
     for name in ("custom_llm_provider", "account", "user"):
         if not isinstance(options.get(name), str | None):
             _refuse(f"{name} is a string")
+    if not isinstance(options.get("tenant"), Tenant | None):
+        _refuse("tenant is a Tenant")
     for name in ("extra_headers", "extra_body", "extra_query", "metadata"):
         if not isinstance(options.get(name, None) or {}, Mapping):
             _refuse(f"{name} is a mapping")

@@ -5,12 +5,14 @@ a host in this file. Facts: OpenAI's published OpenAPI document as of 2026-08-21
 bytes that the official clients send (openai-python 2.54 and 3.3, openai-node 6.49).
 
 What may be enumerated there (sizes, seconds, models) is sent as the caller wrote it: compatible
-servers allow other values, and it is theirs to refuse.
+servers allow other values, and it is theirs to refuse. A server that is known to speak only a part
+of the dialect is a preset: the same class with a `Subset`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from router.config import Deployment
@@ -25,21 +27,69 @@ from router.messages import (
     json_object,
     multipart_body,
 )
-from router.providers.base import Bound, read_answer, read_error
+from router.operations import Call
+from router.providers.base import (
+    OPTIONAL,
+    Bound,
+    Lack,
+    read_answer,
+    read_error,
+    usual_lacks,
+)
 from router.types import Answer, Character, Operation, Video, VideoDeleted, VideoPage
 
-__all__ = ["OpenAIDialect"]
+__all__ = ["OpenAIDialect", "Subset"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """What a server speaks of the dialect that speaks not all of it, and has the usual lacks.
+
+    `image` says in which fields it takes an image by URL. `form`: it takes nothing but forms; else
+    it takes forms only with a file in them. With `tells_failures` a failed job is told with the
+    status of its failure, and not with 200. `user` is sent where it is known.
+    """
+
+    name: str
+    operations: frozenset[Operation]
+    image: Callable[[str], Mapping[str, Any]]
+    form: bool = False
+    tells_failures: bool = False
+    user: bool = False
+
+    @property
+    def parameters(self) -> Mapping[Operation, frozenset[str]]:
+        taken = {operation: OPTIONAL[operation] for operation in self.operations}
+        return {
+            **taken,
+            Operation.GENERATION: OPTIONAL[Operation.GENERATION] - {"characters"},
+            Operation.CONTENT: frozenset(),
+        }
 
 
 class OpenAIDialect:
-    """One compatible server. `key_header` is where the key goes; `root` the path of a bare host."""
+    """One compatible server, or with a `subset` one that speaks a part of it.
+
+    `key_header` is where the key goes; `root` the path of a bare host.
+    """
 
     dialect = "openai"
-    operations = frozenset(Operation)
 
-    def __init__(self, *, key_header: str = "authorization", root: str = "/v1") -> None:
+    def __init__(
+        self,
+        *,
+        key_header: str = "authorization",
+        root: str = "/v1",
+        subset: Subset | None = None,
+    ) -> None:
         self._key_header = key_header
         self._root = root
+        self._subset = subset
+        self.operations = subset.operations if subset else frozenset(Operation)
+        self.parameters = subset.parameters if subset else OPTIONAL
+
+    def lacks(self, call: Call[Any], deployment: Deployment) -> tuple[Lack, ...]:
+        return () if self._subset is None else tuple(usual_lacks(self._subset.name, call))
 
     def headers(self, deployment: Deployment) -> dict[str, str]:
         headers = {"accept": "application/json", "user-agent": "video-router"}
@@ -56,9 +106,10 @@ class OpenAIDialect:
         data = json_object(reply.body)
         match bound.call.operation:
             case Operation.LIST:
-                return _page(data)
+                return _page(data, bound.call.limit)
             case Operation.DELETE:
-                return read_answer(VideoDeleted, data)
+                # Some servers answer with the video that it was.
+                return read_answer(VideoDeleted, {**data, "object": "video.deleted"})
             case Operation.CREATE_CHARACTER | Operation.GET_CHARACTER:
                 return read_answer(Character, data)
             case _:
@@ -98,11 +149,19 @@ class OpenAIDialect:
             fields["characters"] = [{"id": native} for native in bound.natives]
         # Plain forms are what every client sends and every server takes; nested values are read
         # more widely as JSON.
-        nested = call.reference is not None or bound.natives or call.extra_body
-        as_json = nested and bound.upload is None
-        return Request(
-            "POST", self._url(bound), body=_json(bound, fields) if as_json else _form(bound, fields)
-        )
+        as_json = bool(call.reference or bound.natives or call.extra_body)
+        if self._subset is not None:
+            fields |= self._in_subset(call)
+            as_json = not self._subset.form
+        body = _json if as_json and bound.upload is None else _form
+        return Request("POST", self._url(bound), body=body(bound, fields))
+
+    def _in_subset(self, call: Call[Any]) -> Mapping[str, Any]:
+        """The fields that the server has otherwise."""
+        assert self._subset is not None
+        image = self._subset.image(call.reference["image_url"]) if call.reference else {}
+        user = {"user": call.user} if self._subset.user else {}
+        return {"input_reference": None, **image, **user}
 
     def _edit(self, bound: Bound) -> Request:
         return self._from_source(bound, "edits", {"prompt": bound.call.prompt})
@@ -124,7 +183,10 @@ class OpenAIDialect:
         return Request("POST", self._url(bound, bound.native, "remix"), body=body)
 
     def _status(self, bound: Bound) -> Request:
-        return Request("GET", self._url(bound, bound.native))
+        request = Request("GET", self._url(bound, bound.native))
+        if self._subset is not None and self._subset.tells_failures:
+            request.reader, request.verdict = _verdict, True
+        return request
 
     def _content(self, bound: Bound) -> Request:
         # The variant is left out where it is the default: not every server knows the parameter.
@@ -172,12 +234,22 @@ def _present(bound: Bound, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, **(bound.call.extra_body or {})}
 
 
-def _page(data: Mapping[str, Any]) -> VideoPage:
+def _verdict(reply: Reply) -> Video:
+    """A video; with another status than success only one that has failed."""
+    data = json_object(reply.body)
+    if reply.status >= 300 and data.get("status") != "failed":
+        raise InvalidBody("the body is no job that has failed")
+    return read_answer(Video, data)
+
+
+def _page(data: Mapping[str, Any], limit: int) -> VideoPage:
     listed = data.get("data")
     if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
         raise InvalidBody("the answer lacks a usable data")
     videos = [read_answer(Video, item) for item in listed]
-    return VideoPage(data=videos, has_more=data.get("has_more") is True)
+    # Who does not say whether there is more may have more behind a full page.
+    has_more = data.get("has_more", len(videos) >= limit)
+    return VideoPage(data=videos, has_more=has_more is True)
 
 
 def _text(value: object) -> str | None:

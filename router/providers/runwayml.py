@@ -3,34 +3,35 @@
 Facts: the official SDK `runwayml` 5.24 (resources `text_to_video`, `image_to_video`, `tasks`), API
 version 2024-11-06. A task's output is a URL of another host, good for a day and without a key; so
 `content` takes two exchanges, and the key goes only to the first.
+
+A size is a `ratio`, "1280:720". What ratios and lengths a model takes, the SDK fixes; here stand
+those of RunwayML's own models and of Veo, which have few. The two dozen others come and go, and are
+sent what the caller wrote.
 """
 
 from __future__ import annotations
 
-import base64
 import datetime
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from router.config import Deployment
-from router.errors import (
-    BadRequestError,
-    JobFailedError,
-    UnsupportedOperationError,
-    VideoNotReadyError,
-)
+from router.errors import JobFailedError, VideoNotReadyError
 from router.messages import (
-    Body,
     ErrorBody,
     InvalidBody,
     Reply,
     Request,
-    Source,
     join_url,
     json_body,
     json_object,
 )
-from router.providers.base import Bound, read_answer, read_error
+from router.operations import Call
+from router.providers.base import Bound, Lack, bearer, read_answer, read_error, usual_lacks
+from router.providers.inline import inline_body
 from router.types import Answer, Operation, Video, VideoDeleted
 
 __all__ = ["RunwayML"]
@@ -38,6 +39,18 @@ __all__ = ["RunwayML"]
 _API_VERSION = "2024-11-06"
 # The SDK asks to look at a task no more often than this.
 _POLL_SECONDS = 5.0
+_GEN4 = ("1280:720", "720:1280", "1104:832", "960:960", "832:1104", "1584:672")
+_VEO = ("1280:720", "720:1280", "1080:1920", "1920:1080")
+# By model: the ratios of text, those of an image, and the lengths in seconds; of no lengths any is
+# sent. Nobody can go without a ratio here, so the first is sent where a call names none.
+_KNOWN: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], Sequence[int]]] = {
+    "gen4.5": (_GEN4[:2], _GEN4, range(2, 11)),
+    "gen4_turbo": (_GEN4, _GEN4, ()),
+    "veo3.1": (_VEO, _VEO, (4, 6, 8)),
+    "veo3.1_fast": (_VEO, _VEO, (4, 6, 8)),
+}
+# Nor can this one go without a length.
+_USUAL_SECONDS = {"gen4.5": "4"}
 _STATUSES = {
     "PENDING": "queued",
     "THROTTLED": "queued",
@@ -55,23 +68,28 @@ class RunwayML:
     operations = frozenset(
         {Operation.GENERATION, Operation.STATUS, Operation.CONTENT, Operation.DELETE}
     )
+    parameters = MappingProxyType(
+        {
+            **{operation: frozenset[str]() for operation in operations},
+            Operation.GENERATION: frozenset({"seconds", "size", "input_reference"}),
+        }
+    )
+
+    def lacks(self, call: Call[Any], deployment: Deployment) -> tuple[Lack, ...]:
+        usual = tuple(usual_lacks("runwayml", call))
+        if call.operation is not Operation.GENERATION or deployment.model not in _KNOWN:
+            return usual
+        known = {lack.parameter for lack in usual}
+        more = _lacks_of_model(call, deployment.model)
+        return (*usual, *(lack for lack in more if lack.parameter not in known))
 
     def headers(self, deployment: Deployment) -> dict[str, str]:
-        headers = {
-            "accept": "application/json",
-            "user-agent": "video-router",
-            "x-runway-version": _API_VERSION,
-        }
-        if deployment.api_key is not None:
-            headers["authorization"] = f"Bearer {deployment.api_key.get_secret_value()}"
-        return headers
+        return {**bearer(deployment), "x-runway-version": _API_VERSION}
 
     def request(self, bound: Bound) -> Request:
         operation = bound.call.operation
         if operation is Operation.GENERATION:
             return _generation(bound)
-        if operation is Operation.CONTENT and bound.call.variant != "video":
-            raise UnsupportedOperationError("runwayml has no variants of a video but the video")
         method = "DELETE" if operation is Operation.DELETE else "GET"
         return Request(method, join_url(bound.deployment.base_url, "tasks", bound.native))
 
@@ -93,60 +111,60 @@ class RunwayML:
         return ErrorBody(str(said or ""), None if code is None else str(code))
 
 
+def _lacks_of_model(call: Call[Any], model: str) -> Iterator[Lack]:
+    ratios, lengths = _ratios(call, model), _KNOWN[model][2]
+    if call.size is not None and (ratio := _ratio(call.size)) not in ratios:
+        nearest = min(ratios, key=lambda known: _apart(ratio, known)).replace(":", "x")
+        known = ", ".join(one.replace(":", "x") for one in ratios)
+        yield Lack("size", f"{model} makes {known}; the nearest to {call.size} is {nearest}")
+    if lengths and call.seconds is not None and float(call.seconds) not in lengths:
+        near = min(lengths, key=lambda known: abs(known - float(call.seconds or 0)))
+        known = ", ".join(map(str, lengths))
+        yield Lack("seconds", f"{model} makes {known} s; the nearest to {call.seconds} is {near}")
+
+
+def _ratios(call: Call[Any], model: str) -> tuple[str, ...]:
+    with_image = call.upload is not None or call.reference is not None
+    of_text, of_image, _ = _KNOWN[model]
+    return of_image if with_image else of_text
+
+
+def _ratio(size: str) -> str:
+    return size.lower().replace("x", ":")
+
+
+def _apart(wanted: str, known: str) -> tuple[float, float]:
+    """How far a size is from another: in shape first, then in pixels."""
+    numbers = [re.findall(r"[1-9]\d{0,4}", one)[:2] for one in (wanted, known)]
+    if len(numbers[0]) < 2:
+        return 0.0, 0.0
+    (a, b), (c, d) = ([int(number) for number in pair] for pair in numbers)
+    return abs(math.log(a * d / (b * c))), abs(math.log(a * b / (c * d)))
+
+
 def _generation(bound: Bound) -> Request:
-    call = bound.call
-    if bound.natives:
-        raise UnsupportedOperationError("runwayml has no characters; describe them in the prompt")
-    fields: dict[str, Any] = {"model": bound.deployment.model, "promptText": call.prompt}
+    call, model = bound.call, bound.deployment.model
+    fields: dict[str, Any] = {"model": model, "promptText": call.prompt}
     if call.size is not None:
-        fields["ratio"] = call.size.replace("x", ":")
-    if call.seconds is not None:
-        fields["duration"] = _whole_seconds(call.seconds)
+        fields["ratio"] = _ratio(call.size)
+    elif model in _KNOWN:
+        fields["ratio"] = _ratios(call, model)[0]
+    if (seconds := _seconds(bound)) is not None:
+        fields["duration"] = int(float(seconds))
     fields |= call.extra_body or {}
     with_image = bound.upload is not None or call.reference is not None
     path = "image_to_video" if with_image else "text_to_video"
     url = join_url(bound.deployment.base_url, path)
-    return Request("POST", url, body=_with_image(bound, fields))
-
-
-def _with_image(bound: Bound, fields: dict[str, Any]) -> Body:
-    reference = bound.call.reference
     if bound.upload is not None:
-        head = json_body(fields).segments[0]
-        assert isinstance(head, bytes)
-        image = _Base64(bound.upload.source)
-        before = head[:-1] + f',"promptImage":"data:{bound.upload.content_type};base64,'.encode()
-        segments = (before, image, b'"}')
-        return Body("application/json", segments, len(before) + image.size + 2)
-    if reference is not None:
-        if "image_url" not in reference:
-            raise BadRequestError("runwayml takes an image as a file or as {'image_url': …}")
-        fields = {**fields, "promptImage": reference["image_url"]}
-    return json_body(fields)
+        body = inline_body(bound.upload, lambda image: {**fields, "promptImage": image})
+        return Request("POST", url, body=body)
+    if call.reference is not None:
+        fields["promptImage"] = call.reference["image_url"]
+    return Request("POST", url, body=json_body(fields))
 
 
-class _Base64:
-    """A source in base64, encoded piece by piece as it is read."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.size = (source.size + 2) // 3 * 4
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        # Whole groups of three bytes around the piece, then the piece.
-        first, last = offset // 4 * 3, (offset + size + 3) // 4 * 3
-        wanted = min(last, self._source.size) - first
-        encoded = base64.b64encode(self._source.read_at(first, wanted))
-        skip = offset - first // 3 * 4
-        return encoded[skip : skip + size]
-
-
-def _whole_seconds(seconds: str) -> int:
-    length = float(seconds)
-    if not length.is_integer():
-        nearest = max(round(length), 1)
-        raise BadRequestError(f"runwayml takes whole seconds; the nearest is {nearest}")
-    return int(length)
+def _seconds(bound: Bound) -> str | None:
+    return bound.call.seconds or _USUAL_SECONDS.get(bound.deployment.model)
 
 
 def _started(bound: Bound, data: Mapping[str, Any]) -> Video:
@@ -158,7 +176,7 @@ def _started(bound: Bound, data: Mapping[str, Any]) -> Video:
             "status": "queued",
             "model": bound.deployment.model,
             "prompt": call.prompt,
-            "seconds": call.seconds,
+            "seconds": _seconds(bound),
             "size": call.size,
         },
     )

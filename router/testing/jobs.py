@@ -82,9 +82,9 @@ class Job:
         word = self.fate.status if isinstance(self.fate, NeverEnds) else None
         return Stage(status, progress, word if status == "in_progress" else None)
 
-    def kept(self, now: float) -> bool:
-        """Whether the finished video can still be fetched at `now`, monotonic as well."""
-        return now < self.started + self.lasts + KEPT_SECONDS
+    def kept(self, now: float, seconds: float = KEPT_SECONDS) -> bool:
+        """Whether the video, kept for so long, can still be fetched at `now`, monotonic as well."""
+        return now < self.started + self.lasts + seconds
 
 
 @dataclass(frozen=True)

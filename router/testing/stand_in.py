@@ -99,7 +99,10 @@ class StandIn:
 
     @property
     def base_url(self) -> str:
-        """Where clients of the OpenAI dialect go; RunwayML's take it without the `/v1`."""
+        """Where clients of the OpenAI dialect go.
+
+        RunwayML's, Google's and fal's go without the `/v1`; xAI's to `/xai/v1` in its place.
+        """
         host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
 

@@ -56,7 +56,7 @@ def test_wrong_usage_ends_with_exit_code_2(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["check"], "Missing argument"),
+        (["convert"], "Missing argument"),
         (["demo", "--sed", "1"], "--sed"),
         (["demo", "--job-seconds", "-1"], "--job-seconds"),
         (["stand-in", "--port", "70000"], "--port"),

@@ -245,7 +245,38 @@ def test_explain_follows_ids_and_ends_with_1_where_nobody_would(desk: Desk) -> N
     assert {one["deployment"] for one in told["candidates"]} == {"east-1", "west-1"}
     assert "nobody" in desk.tell("explain", "--max-cost", "0.01", "--seconds", "4", code=1)
     assert "nope" in desk.refuse("explain", "--model", "nope", code=1)
-    assert "'sing'" in desk.refuse("explain", "sing", code=2)
+    line = desk.refuse("explain", "sing", code=2)
+    assert "'sing' is no operation; there are character, generate, extend" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "operation"),
+    [("generate", "generation"), ("extend", "extension"), ("character", "create_character")],
+)
+def test_explain_knows_the_commands_by_their_names(
+    desk: Desk, command: str, operation: str
+) -> None:
+    assert desk.ask("explain", command)["operation"] == operation
+    assert desk.ask("explain", operation)["operation"] == operation
+
+
+def test_explain_says_that_the_price_goes_first_and_then_the_time(desk: Desk) -> None:
+    desk.configure(strategy="lowest-cost")
+    written = yaml.safe_load(Path("deployments.yaml").read_text())
+    east, west = written["deployments"]
+    west["cost_per_second"] = 0.3
+    unknown = {name: value for name, value in east.items() if name != "cost_per_second"}
+    written["deployments"].append({**unknown, "id": "east-2"})
+    Path("deployments.yaml").write_text(yaml.safe_dump(written))
+    told = desk.tell("explain", "--seconds", "8")
+    assert "its score is $0.8 then 161 s" in told, "20 s for each second of video, and the answer"
+    assert "its score is $2.4 then 161 s, and $0.8 then 161 s was to be had" in told
+    assert "its score is no price then 161 s, and $0.8 then 161 s was to be had" in told
+    assert "e+" not in told
+    assert desk.err.startswith("    lowest-cost compares the price of 8 s first, then in how many ")
+    assert "compares the price of 4 s first" in (desk.tell("explain"), desk.err)[1]
+    assert "$" not in desk.tell("explain", "list"), "reads are free"
+    assert desk.err == ""
 
 
 # Ids --------------------------------------------------------------------------------------------
@@ -272,10 +303,22 @@ def test_ids_from_elsewhere_are_located(desk: Desk, monkeypatch: pytest.MonkeyPa
         f"{foreign}\t{ours[1]}",
         f"{ours[1]}\t{ours[1]}",
     ]
-    assert desk.err.startswith("video-router: video_nowhere: no account has 'video_nowhere'")
+    assert desk.err == "video-router: video_nowhere: no account has it\n"
     found = json.loads(desk.tell("ids", "locate", native[0], "video_no", "--json", code=1))
     assert found["located"] == {native[0]: ours[0]}
     assert list(found["failed"]) == ["video_no"]
+
+
+def test_an_id_that_is_none_is_escaped_and_short(desk: Desk) -> None:
+    told = desk.tell("ids", "locate", "\udcffx\x1b", "a" * 3000, "video_no", code=1)
+    assert (told, len(desk.provider.requests)) == ("", 2)
+    assert desk.err.splitlines() == [
+        "video-router: \\udcffx\\x1b: it has characters that no id has",
+        f"video-router: {'a' * 40}…{'a' * 10}: it is empty, too long, or a path",
+        "video-router: video_no: no account has it",
+    ]
+    found = json.loads(desk.tell("ids", "locate", "\udcffx", "a" * 3000, "--json", code=1))
+    assert list(found["failed"]) == ["\\xffx", "a" * 3000], "a program gets what it gave"
 
 
 def test_ids_without_more_is_its_help(desk: Desk) -> None:
@@ -331,7 +374,9 @@ def test_a_wait_that_ends_before_the_job_says_how_to_go_on(desk: Desk) -> None:
     desk.provider.fault("never_ends")
     asked = ("generate", "x", "--output", "k.mp4", "--wait-timeout", "0.2")
     made = desk.tell(*asked, code=3).strip()
-    assert f"follow it with `video-router wait {made} --output k.mp4`" in desk.err
+    go_on = f"the job goes on, follow it with `video-router wait {made} --output k.mp4`"
+    *_, ended = desk.err.splitlines()
+    assert re.fullmatch(rf"video-router: the job is \w+ after 0\.\d+ s of waiting; {go_on}", ended)
     line = desk.refuse("content", made, "-o", "x.mp4", code=3)
     assert line.endswith(", or wait for it with `video-router wait ID`")
     assert not Path("x.mp4").exists()
@@ -358,6 +403,63 @@ def test_a_wait_that_hears_nothing_any_more_says_the_id(desk: Desk) -> None:
     desk.provider.fault("reset", times=None, operation="status")
     made = desk.tell("generate", "x", "--wait", code=1).strip()
     assert desk.err.endswith(f"the job goes on, follow it with `video-router wait {made}`\n")
+
+
+def test_a_wait_for_who_cannot_be_reached_says_so_at_once_and_again_in_the_end(
+    desk: Desk,
+) -> None:
+    made = desk.make("--account", "east")
+    nowhere = {"base_url": "http://127.0.0.1:9/v1"}
+    desk.configure(accounts={"east": nowhere, "west": nowhere})
+    for more in ([], ["--json"]):
+        desk.tell("wait", made, "--wait-timeout", "3", *more, code=3)
+        warned, ended = desk.err.splitlines()
+        assert warned.startswith("warning the job cannot be looked at, and this goes on trying: ")
+        assert warned.endswith("`video-router doctor` asks all of them")
+        assert re.match(
+            r"video-router: the job was not seen in [34]\.\d s of waiting \(the last look: \[Errno "
+            r"111\] Connection refused \[east-1\]\); the job goes on, follow it with ",
+            ended,
+        )
+
+
+def test_a_wait_says_that_it_hears_again(desk: Desk) -> None:
+    made = desk.make("--account", "east")
+    desk.provider.fault("status", status=503, times=3, operation="status")
+    assert desk.tell("wait", made).strip() == made
+    warned, again, ended = desk.err.splitlines()
+    assert "cannot be looked at, and this goes on trying: 503 " in warned
+    assert again == "    the job can be looked at again"
+    assert ended.startswith("    completed; waited ")
+
+
+@pytest.mark.parametrize(
+    ("fault", "arguments", "code", "said"),
+    [
+        ("garbage", ["list"], 1, "its base_url probably leads to a page, and not to an API"),
+        ("garbage", ["generate", "x"], 4, "its base_url probably leads to a page, and not to an"),
+        ("redirect", ["list"], 1, "its base_url leads elsewhere: write the whole address"),
+        ("truncated", ["list"], 1, "its answer broke off: try again"),
+        ("status", ["list"], 1, "the provider failed: try again, or ask another with --account"),
+    ],
+)
+def test_an_answer_that_is_none_says_what_to_mend(
+    desk: Desk, fault: str, arguments: list[str], code: int, said: str
+) -> None:
+    details = {"location": "https://x.example/"} if fault == "redirect" else {}
+    desk.provider.fault(fault, times=None, **details)
+    assert said in desk.refuse(*arguments, "--account", "east", code=code)
+
+
+def test_an_address_without_its_end_is_told_from_a_video_that_is_gone(desk: Desk) -> None:
+    made = desk.make("--account", "east")
+    desk.configure(accounts={"east": {"base_url": f"{desk.provider.base_url}/nowhere"}})
+    for command in ("generate", "x"), ("list",):
+        line = desk.refuse(*command, "--account", "east", code=1)
+        assert "check its base_url (is /v1 missing at its end?)" in line
+    desk.configure()
+    desk.tell("delete", made)
+    assert "base_url" not in desk.refuse("status", made, code=1)
 
 
 def test_a_key_that_is_refused_names_its_account(desk: Desk) -> None:
@@ -428,7 +530,9 @@ def test_a_native_id_wants_its_account(desk: Desk) -> None:
         (["edit", "lunar.mp4", "x"], "'lunar.mp4' is no file, and no id of a video"),
         (["extend", "luna.mp4", "x"], "Missing option '--seconds'"),
         (["list", "--limit", "101"], "--limit"),
-        (["list", "--order", "up"], "--order"),
+        (["list", "--order", "up"], "'--order': 'up' is not one of 'desc', 'asc'"),
+        (["generate", "x", "--wait-timeout", "9"], "add --wait, or --output FILE"),
+        (["edit", "luna.mp4", "x", "--wait-timeout", "9"], "add --wait, or --output FILE"),
         (["content", "video_1", "--json"], "a video needs a file to go to"),
         (["status", "video_1", "--watch"], "to follow a video use `video-router wait`"),
         (["status", "--account", "east"], "it is for a video's ID"),

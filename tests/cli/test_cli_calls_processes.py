@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,28 @@ def shell(folder: Path, line: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         ["bash", "-c", script], cwd=folder, env=environment(), capture_output=True, timeout=PATIENCE
     )
+
+
+def on_a_terminal(folder: Path, *arguments: str, stdout_too: bool) -> tuple[str, str]:
+    """What a command prints on its stdout, and what it shows on a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    told = subprocess.Popen(
+        [sys.executable, "-m", "router", *arguments],
+        cwd=folder,
+        env={**environment(80), "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs if stdout_too else subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = bytearray()
+    with suppress(OSError):  # how a terminal ends
+        while read := os.read(ours, 65536):
+            shown += read
+    os.close(ours)
+    out, _ = told.communicate(timeout=PATIENCE)
+    assert told.returncode == 0
+    return (out or b"").decode(), shown.decode()
 
 
 def test_from_nothing_to_a_file_in_a_shell(provider: StandIn, tmp_path: Path) -> None:
@@ -123,6 +148,74 @@ def test_an_id_that_nobody_reads_is_told_all_the_same(provider: StandIn, tmp_pat
     assert full.returncode == 1
     assert b"warning stdout took nothing (No space left on device); the id is video_" in full.stderr
     assert b"completed" in full.stderr, "what was asked for goes on"
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "list --json", "explain", "status $id", "check d*", "ids locate $id"]
+)
+def test_an_answer_that_finds_no_stdout_is_no_success(
+    provider: StandIn, tmp_path: Path, command: str
+) -> None:
+    told = shell(tmp_path, f"id=$(vr generate x 2>/dev/null); vr {command} >&-")
+    assert told.returncode == 1
+    (line,) = told.stderr.decode().splitlines()
+    assert line.startswith("video-router: stdout is closed")
+
+
+def test_a_full_disk_says_what_to_do(provider: StandIn, tmp_path: Path) -> None:
+    told = shell(tmp_path, "id=$(vr generate x --wait 2>/dev/null); vr content $id > /dev/full")
+    assert told.returncode == 1
+    (line,) = told.stderr.decode().splitlines()
+    assert line.endswith("No space left on device; make room there, or name a file on another disk")
+
+
+def test_bytes_that_are_no_text_end_no_list_of_ids(provider: StandIn, tmp_path: Path) -> None:
+    made = shell(tmp_path, "vr generate x").stdout.decode().strip()
+    for setting in ("PYTHONUTF8=1", "LC_ALL=C"):
+        lines = rf"printf '\xff\xfea\n{made}\n' | {setting} vr ids locate"
+        told = shell(tmp_path, f"export {setting}; {lines}")
+        assert told.stdout.decode() == f"{made}\t{made}\n"
+        (line,) = told.stderr.decode().splitlines()
+        assert line == r"video-router: \udcff\udcfea: it has characters that no id has"
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_an_id_is_told_whole_beside_a_bar_that_moves(
+    provider: StandIn, tmp_path: Path, both: bool
+) -> None:
+    made = shell(tmp_path, "vr generate x").stdout.decode().strip()
+    out, terminal = on_a_terminal(tmp_path, "wait", made, stdout_too=both)
+    assert "asking" in terminal
+    assert (f"\x1b[2K{made}\r\n" in terminal) == both, "above the bar, and not wrapped"
+    assert out == ("" if both else f"{made}\n")
+
+
+INTERRUPTED = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+AS_INSTALLED = "import sys; sys.argv[0] = 'video-router'; from router.__main__ import main; main()"
+
+
+@pytest.mark.parametrize("module", ["pydantic", "httpx", "typer"])
+@pytest.mark.parametrize("begin", [("-m", "router", "list"), ("-c", AS_INSTALLED)])
+def test_interrupted_while_it_is_imported_it_ends_in_one_line(
+    tmp_path: Path, module: str, begin: tuple[str, ...]
+) -> None:
+    (tmp_path / f"{module}.py").write_text(INTERRUPTED)
+    told = subprocess.run(
+        [sys.executable, *begin],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (told.returncode, told.stdout) == (130, "")
+    assert told.stderr == "video-router: interrupted\n"
+
+
+def test_a_program_that_imports_the_router_keeps_its_ctrl_c(tmp_path: Path) -> None:
+    look = "import sys, router; print(sys.excepthook is sys.__excepthook__)"
+    assert python(tmp_path, "-c", look).stdout == "True\n"
 
 
 def test_ids_come_on_stdin_and_go_on_stdout(provider: StandIn, tmp_path: Path) -> None:

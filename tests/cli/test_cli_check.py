@@ -79,6 +79,7 @@ def test_a_narrow_terminal_gets_whole_words_too(
     told = capsys.readouterr().out
     for words in ("east-1 in sora-2, films", "https://runway.example/v1", "weight 2, order 3"):
         assert words in told
+    assert [line for line in told.splitlines() if line != line.rstrip()] == []
     assert "secret" not in told
 
 
@@ -107,9 +108,89 @@ def test_all_problems_come_at_once_each_in_a_line_with_its_place(run: Run, bad: 
     assert count.startswith("2 problems")
 
 
-def test_a_missing_file_is_a_problem_like_another(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["check", "nowhere.yaml"]) == 1
-    assert capsys.readouterr().err.startswith("nowhere.yaml: there is no such file")
+    assert capsys.readouterr().err == (
+        "nowhere.yaml: there is no such file; name another, or write it (see the README)\n"
+    )
+
+
+def test_a_file_that_cannot_be_read_is_one_line(
+    good: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(good).write_bytes(b"\xff\xfe")
+    assert app.run(["check", good]) == 1
+    assert capsys.readouterr().err == "good.yaml: is not UTF-8 text\n"
+
+
+def test_the_file_is_found_as_other_commands_find_it(
+    good: str, bad: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ROUTER_CONFIG", raising=False)
+    Path("deployments.yaml").write_text(BAD)
+    assert app.run(["check"]) == 1
+    assert "deployments.yaml:4: " in capsys.readouterr().err
+    monkeypatch.setenv("ROUTER_CONFIG", good)
+    assert app.run(["check"]) == 0
+    assert "3 deployments" in capsys.readouterr().out
+    assert app.run(["check", bad]) == 1
+
+
+def test_warnings_stand_in_the_order_of_the_file(
+    good: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    yesterday = datetime.datetime.now(datetime.UTC).date() - datetime.timedelta(days=1)
+    dated = GOOD.replace("order: 3", f"retires_on: {yesterday}")
+    odd = '- {id: odd, model_name: m, account: easst, base_url: "https://other.example"}'
+    Path(good).write_text(f"{dated}  {odd}\n")
+    assert app.run(["check", good, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["warnings"]
+    assert [told.split(": ")[:2] for told in found] == [
+        ["good.yaml:4", "deployments[0].retires_on"],
+        ["good.yaml:5", "deployments[1].account"],
+        ["good.yaml:7", "deployments[3].account"],
+    ]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_hides_the_package_is_a_warning(
+    good: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    Path("elsewhere").mkdir()
+    Path("router.py" if beside else "elsewhere/router.py").write_text("")
+    monkeypatch.chdir("elsewhere")
+    assert app.run(["check", f"../{good}", "--json"]) == 0
+    *_, told = json.loads(capsys.readouterr().out)["warnings"]
+    file, folder = ("../router.py", "that") if beside else ("router.py", "this")
+    assert told == (
+        f"{file}: this file hides the package `router` from programs that are started in "
+        f"{folder} folder: rename it"
+    )
+
+
+def test_one_file_that_hides_the_package_is_told_once(
+    good: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("router.py").write_text("")
+    assert app.run(["check", str(Path(good).resolve()), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["warnings"]
+    assert [told.partition(":")[0] for told in found if "hides the" in told] == ["router.py"]
+
+
+@pytest.mark.parametrize("password", ["pa/ss", "pa#ss", "pa?ss"])
+def test_a_password_that_breaks_its_url_is_told_where_it_stands(
+    good: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    password: str,
+) -> None:
+    Path(good).write_text(f'settings:\n  redis_url: "redis://:${{PW}}@localhost:6379"\n{GOOD}')
+    monkeypatch.setenv("PW", password)
+    assert app.run(["check", good]) == 1
+    line, _ = capsys.readouterr().err.splitlines()
+    assert line.startswith("good.yaml:2: settings.redis_url: must have what is not plain in its ")
+    assert "percent-encoded: `a/b` is `a%2Fb`" in line
+    assert password not in line
 
 
 def test_who_retires_soon_and_who_has_are_warnings_with_their_lines(

@@ -34,6 +34,7 @@ model_list:
   litellm_params: {{model: gpt-4o, api_key: os.environ/NOBODY_SETS_THIS}}
 environment_variables:
   RUNWAY_KEY: key_{KEY}
+  LANGFUSE_KEY: lf_{KEY}
 router_settings:
   routing_strategy: simple-shuffle
   redis_url: redis://:{KEY}@redis.internal:6379
@@ -76,7 +77,9 @@ def test_yaml_and_what_was_dropped_come_apart(run: Run, theirs: str) -> None:
     assert dropped == [
         "litellm.yaml:7: model_list[0].litellm_params.tpm: dropped: no counterpart here",
         "litellm.yaml:17: model_list[3]: skipped `gpt-4o`: not a video model",
-        "litellm.yaml:24: router_settings.cooldown_time: dropped: no counterpart here",
+        "litellm.yaml:21: environment_variables.LANGFUSE_KEY: dropped: nothing that is taken reads "
+        "it",
+        "litellm.yaml:25: router_settings.cooldown_time: dropped: no counterpart here",
     ]
     assert count == "3 of 4 models converted"
     assert names == (
@@ -103,6 +106,15 @@ def test_the_file_that_it_writes_loads_as_the_original_does(
     assert mine.warnings == ()
 
 
+def test_a_file_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["convert", "nofile"]) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err) == (
+        "",
+        "nofile: there is no such file; name LiteLLM's YAML file\n",
+    )
+
+
 def test_no_file_is_overwritten(theirs: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["convert", theirs, "-o", theirs]) == 1
     assert capsys.readouterr().err == (
@@ -122,7 +134,7 @@ def test_json_is_for_programs(theirs: str, capsys: pytest.CaptureFixture[str]) -
         "gen4-runway",
     ]
     assert found["set"][0] == "REDIS_URL"
-    assert len(found["notes"]) == 3
+    assert len(found["notes"]) == 4
     assert KEY not in told.out
 
 
@@ -135,7 +147,7 @@ def test_what_is_wrong_is_told_with_its_lines(
     told = capsys.readouterr()
     rpm, strategy, count = told.err.splitlines()
     assert rpm.startswith("litellm.yaml:7: model_list[0].litellm_params.rpm: must be a whole")
-    assert strategy.startswith("litellm.yaml:22: router_settings.routing_strategy: `usage-based-")
+    assert strategy.startswith("litellm.yaml:23: router_settings.routing_strategy: `usage-based-")
     assert count.startswith("2 problems")
     assert not Path("new.yaml").exists()
     assert app.run(["convert", theirs, "--json"]) == 1
@@ -171,3 +183,25 @@ def test_a_default_may_be_a_key(theirs: str, capsys: pytest.CaptureFixture[str])
     told = capsys.readouterr()
     assert KEY not in told.out + told.err
     assert "${AZURE_API_KEY} # set it" in told.out
+
+
+def test_models_of_the_living_vendors_need_no_address(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = ("openrouter/google/veo-3.1", "gemini/veo-3.1-generate-preview")
+    entries = [f"{{model_name: hero, litellm_params: {{model: {name}}}}}" for name in models]
+    Path("mine.yaml").write_text(f"model_list: [{', '.join(entries)}]\n")
+    assert app.run(["convert", "mine.yaml", "--output", "new.yaml"]) == 0
+    monkeypatch.setenv("OPENROUTER_API_KEY", "a")
+    monkeypatch.setenv("GEMINI_API_KEY", "b")
+    capsys.readouterr()
+    assert app.run(["check", "new.yaml", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)["deployments"]
+    assert {one["provider"]: (one["model"], one["base_url"]) for one in made} == {
+        "openrouter": ("google/veo-3.1", "https://openrouter.ai/api/v1"),
+        "gemini": (
+            "veo-3.1-generate-preview",
+            "https://generativelanguage.googleapis.com/v1beta",
+        ),
+    }

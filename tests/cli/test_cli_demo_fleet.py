@@ -189,7 +189,7 @@ def test_what_has_no_sense_is_refused(
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("nonsense", "--redis: it begins with one of redis, "),
+        ("nonsense", "--redis: must begin with one of redis://"),
         ("redis://user:secret@127.0.0.1:1/0", "Redis at redis://127.0.0.1:1/0 does not answer"),
     ],
 )

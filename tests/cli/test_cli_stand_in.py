@@ -52,6 +52,13 @@ def test_a_taken_port_is_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[
         assert app.run(["stand-in", "--port", str(port)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"cannot listen on 127.0.0.1:{port}" in line
+    assert line.endswith("; name another --port (0 takes a free one), or end what listens there")
+
+
+def test_a_host_that_is_not_here_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["stand-in", "--host", "192.0.2.1", "--port", "0"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("; name another with --host")
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import typing
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from router.providers.runwayml import _KNOWN
 from router.testing import StandIn
 
 runwayml = pytest.importorskip("runwayml")
@@ -113,3 +115,28 @@ def test_the_async_client(provider: StandIn) -> None:
             return (await client.tasks.retrieve(created.id)).status
 
     assert asyncio.run(scenario()) == "SUCCEEDED"
+
+
+def test_what_our_provider_knows_of_models_is_what_the_client_knows() -> None:
+    from runwayml.types import image_to_video_create_params as image
+    from runwayml.types import text_to_video_create_params as text
+
+    for place, params in enumerate((text.TextToVideoCreateParams, image.ImageToVideoCreateParams)):
+        models = {model: hints for hints in _hints(params) for model in _literals(hints["model"])}
+        for name, ours in _KNOWN.items():
+            if name == "gen4_turbo" and not place:
+                assert name not in models, "it makes videos of images only"
+                continue
+            assert set(ours[place]) == set(_literals(models[name]["ratio"]))
+            lengths = _literals(models[name]["duration"])
+            assert not lengths or set(ours[2]) == set(lengths)
+
+
+def _hints(params: Any) -> list[dict[str, Any]]:
+    return [typing.get_type_hints(one, include_extras=True) for one in typing.get_args(params)]
+
+
+def _literals(hint: Any) -> tuple[Any, ...]:
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    return next((found for arg in typing.get_args(hint) if (found := _literals(arg))), ())

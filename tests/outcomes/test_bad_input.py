@@ -127,7 +127,11 @@ WRONG: dict[str, tuple[str, dict[str, Any], type[errors.RouterError]]] = {
     "endless page": ("video_list", {"limit": 101}, B),
     "words for a limit": ("video_list", {"limit": "20"}, B),
     "unknown order": ("video_list", {"order": "sideways"}, B),
-    "native id for a cursor": ("video_list", {"after": NATIVE}, errors.InvalidIdError),
+    "a character for a cursor": (
+        "video_list",
+        {"after": IdCodec().encode(Kind.CHARACTER, [Copy("east", "char_1")])},
+        errors.InvalidIdError,
+    ),
     "number for a cursor": ("video_list", {"after": 5}, errors.RouterError),
     "no time": ("video_generation", {**MAKE, "timeout": 0}, B),
     "time less than none": ("video_generation", {**MAKE, "timeout": -1}, B),
@@ -298,7 +302,9 @@ async def awaited(event: object) -> None: ...
 
 
 @pytest.mark.parametrize(
-    "hook", ["print", [print], awaited, Awaited(), functools.partial(awaited)], ids=repr
+    "hook",
+    ["print", [print], awaited, Awaited(), functools.partial(awaited)],
+    ids=["its name", "a list", "a coroutine function", "an awaited object", "a partial"],
 )
 def test_a_hook_that_could_never_be_called_is_refused_at_once(provider: StandIn, hook: Any) -> None:
     with pytest.raises(errors.ConfigError, match="`on_event` is"):

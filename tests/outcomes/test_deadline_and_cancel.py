@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -463,6 +464,36 @@ def test_a_wait_does_not_outlast_errors_for_ever(call: Any, slow: StandIn, clock
         call(router, "video_wait", video.id)
 
     assert 60 <= clock.passed < 90
+
+
+def test_a_wait_that_hears_nothing_says_so_once_and_when_it_hears_again(
+    call: Any, slow: StandIn, clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    router = seeded(slow, clock)
+    video = call(router, "video_generation", prompt="a cat")
+    caplog.set_level(logging.INFO, "router")
+    slow.fault("status", operation="status", times=7, status=500)
+
+    assert call(router, "video_wait", video.id).done
+
+    told = [record for record in caplog.records if record.change in ("job-unheard", "job-heard")]
+    assert [record.change for record in told] == ["job-unheard", "job-heard"]
+    assert all(video.id in record.getMessage() for record in told)
+    assert "500" in told[0].getMessage()
+    assert {record.account for record in told} == {video.routing.account}
+
+
+def test_a_wait_that_ends_unheard_says_how_the_last_look_failed(
+    call: Any, slow: StandIn, clock: Any
+) -> None:
+    router = seeded(slow, clock)
+    video = call(router, "video_generation", prompt="a cat")
+    slow.fault("status", operation="status", times=None, status=500)
+
+    with pytest.raises(errors.WaitTimeoutError, match="the last look failed: 500 ") as caught:
+        call(router, "video_wait", video.id, wait_timeout=30)
+
+    assert isinstance(caught.value.__cause__, errors.InternalServerError)
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,7 @@ ROWS = [
     account_out(403, "worked", errors.PermissionDeniedError, FORBIDDEN, worked=True),
     account_out(429, "quota", errors.RateLimitError, QUOTA),
     account_out(429, "billing", errors.RateLimitError, openai_error("Billing hard limit reached")),
+    account_out(402, "billing", errors.StatusError, openai_error("Insufficient credits.")),
     # What this deployment does not have.
     not_offered(404, "id", errors.NotFoundError, NOT_THERE, by_id=False),
     not_offered(404, "no body", errors.NotFoundError, None, by_id=False),

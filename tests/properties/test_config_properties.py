@@ -129,6 +129,7 @@ OPTIONAL = {
     "operations": st.lists(st.sampled_from([str(o) for o in Operation]), min_size=1, max_size=4),
     "timeout": seconds,
     "retry_on_5xx": st.booleans(),
+    "drop_params": st.booleans(),
     "cost_per_second": prices | st.dictionaries(sizes, prices, min_size=1, max_size=3),
     "retires_on": st.dates() | st.dates().map(str),
 }
@@ -162,6 +163,7 @@ def test_what_is_right_is_loaded_as_it_stands(data: dict[str, Any]) -> None:
         assert one.order == written.get("order", 1)
         assert one.timeout == written.get("timeout")
         assert one.retry_on_5xx is written.get("retry_on_5xx", False)
+        assert one.drop_params is written.get("drop_params", False)
         assert one.cost_per_second == written.get("cost_per_second")
         assert str(one.retires_on) == str(written.get("retires_on"))
         assert one.operations == set(written.get("operations", Operation))
@@ -215,6 +217,7 @@ def written_out(one: Deployment) -> dict[str, Any]:
         "operations": sorted(one.operations),
         "timeout": one.timeout,
         "retry_on_5xx": one.retry_on_5xx,
+        "drop_params": one.drop_params,
         "cost_per_second": one.cost_per_second and plain_prices(one.cost_per_second),
         "retires_on": one.retires_on,
     }
@@ -596,6 +599,7 @@ MISTAKES: dict[str, st.SearchStrategy[Any]] = {
     "deployments[].operations": st.sampled_from([7, "status", {}, True, [7]]),
     "deployments[].timeout": wrong_seconds,
     "deployments[].retry_on_5xx": wrong_flags,
+    "deployments[].drop_params": wrong_flags,
     "deployments[].cost_per_second": st.sampled_from(
         [-1, "cheap", "nan", "inf", True, [], {}, {"720p": None}, {7: 1}, {"1x2": 1, "1:2": 1}]
     ),

@@ -176,7 +176,7 @@ def exchanges(**given: Any) -> st.SearchStrategy[Exchange]:
 
 anything = exchanges()
 
-CALLERS = sorted({*range(400, 500)} - {401, 403, 404, 429})
+CALLERS = sorted({*range(400, 500)} - {401, 402, 403, 404, 429})
 REFUSED = "no"
 
 
@@ -304,7 +304,7 @@ def test_an_ordinary_throttling_may_end_in_advice_on_billing(exchange: Exchange)
 
 DENIED = st.one_of(
     answered(status=st.just(401)),
-    answered(status=st.just(429), body=saying(BILLING)),
+    answered(status=st.sampled_from([402, 429]), body=saying(BILLING)),
     answered(
         status=st.just(403),
         worked_before=st.just(True),
@@ -322,6 +322,7 @@ def test_a_key_or_a_bill_that_is_refused_puts_the_whole_account_out(exchange: Ex
     assert_another(outcome, exchange)
     assert outcome.error is {
         401: errors.AuthenticationError,
+        402: errors.StatusError,
         403: errors.PermissionDeniedError,
         429: errors.RateLimitError,
     }.get(exchange.status or 0)
@@ -355,6 +356,11 @@ def test_the_callers_error_is_an_error_at_once_and_never_a_matter_of_health(
 ) -> None:
     for status in CALLERS:
         assert_callers_error(judge(replace(exchange, status=status)))
+
+
+@given(answered(status=st.just(402), body=neutral_body))
+def test_a_402_that_speaks_of_no_bill_is_the_callers_error(exchange: Exchange) -> None:
+    assert_callers_error(judge(exchange))
 
 
 @given(
@@ -669,8 +675,25 @@ def test_a_fact_that_a_row_does_not_name_makes_no_difference_to_it(
     assert judge(replace(exchange, **{name: getattr(other, name)})) == judge(exchange)
 
 
+@given(
+    answered(status=st.just(404)),
+    st.sampled_from(
+        ["model_not_found", "DeploymentNotFound", "unknown model", "no such deployment"]
+    ),
+    st.text(max_size=5),
+)
+def test_a_word_of_the_callers_that_is_quoted_says_nothing(
+    exchange: Exchange, word: str, around: str
+) -> None:
+    echo = f"{around}{word}{around}"
+    said = ErrorBody(f"Video with id '{echo}' not found.")
+    quoted = replace(exchange, body=said, names_id=True, echoes=(echo,))
+
+    assert judge(quoted).eject is None
+
+
 def test_every_fact_of_an_exchange_is_drawn() -> None:
-    drawn = {*HISTORY, "status", "headers", "body", "invalid", "fault", "sent_whole"}
+    drawn = {*HISTORY, "status", "headers", "body", "invalid", "fault", "sent_whole", "echoes"}
 
     assert {field.name for field in fields(Exchange)} == drawn
 

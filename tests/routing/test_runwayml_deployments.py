@@ -24,7 +24,7 @@ RUNWAY = "https://api.dev.runwayml.com/v1"
 
 def runway(name: str = "north-1", **more: Any) -> dict[str, Any]:
     told = {"provider": "runwayml", "base_url": RUNWAY, "model": "gen4_turbo"}
-    return deployment(name, **told, **more)
+    return deployment(name, **{**told, **more})
 
 
 @pytest.fixture
@@ -78,6 +78,49 @@ def test_a_large_image_is_sent_whole(call: Doors, provider: StandIn, router: Rou
     generate(call, router, input_reference=("a.png", image))
     _, _, encoded = provider.requests[-1].fields["promptImage"].partition(",")
     assert base64.b64decode(encoded, validate=True) == image
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "advice"),
+    [
+        ("gen4.5", {"seconds": "12"}, "8, 9, 10 s; the nearest to 12 is 10"),
+        ("veo3.1", {"seconds": 7}, "4, 6, 8 s; the nearest to 7 is 6"),
+        ("gen4.5", {"size": "1920x1080"}, "the nearest to 1920x1080 is 1280x720"),
+        ("gen4.5", {"size": "1024x1792"}, "the nearest to 1024x1792 is 720x1280"),
+        ("veo3.1", {"size": "1024x1792"}, "the nearest to 1024x1792 is 1080x1920"),
+        ("gen4_turbo", {"size": "wide"}, "the nearest to wide is 1280x720"),
+    ],
+)
+def test_what_a_known_model_does_not_make_is_refused_with_the_nearest_that_it_does(
+    call: Doors, provider: StandIn, model: str, arguments: dict[str, Any], advice: str
+) -> None:
+    router = serving(provider, runway(model=model))
+    with pytest.raises(BadRequestError, match=advice):
+        generate(call, router, **arguments)
+    assert provider.requests == []
+
+
+def test_what_an_unknown_model_makes_is_its_servers_affair(call: Doors, provider: StandIn) -> None:
+    router = serving(provider, runway(model="of-tomorrow"))
+    generate(call, router, size="1x2", seconds=77)
+    fields = provider.requests[0].fields
+    assert (fields["ratio"], fields["duration"]) == ("1:2", 77)
+
+
+def test_a_call_without_a_size_gets_the_models_first(call: Doors, provider: StandIn) -> None:
+    router = serving(provider, runway())
+    generate(call, router, size=None)
+    assert provider.requests[0].fields["ratio"] == "1280:720"
+    assert generate(call, router, size=None, input_reference=("a.png", PNG)).size is None
+
+
+def test_a_model_that_must_be_told_a_length_is_told_the_usual_one(
+    call: Doors, provider: StandIn
+) -> None:
+    router = serving(provider, runway(model="gen4.5", cost_per_second=0.1))
+    made = generate(call, router)
+    assert provider.requests[0].fields["duration"] == 4
+    assert (made.seconds, made.routing.cost) == ("4", pytest.approx(0.4))
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @breaks("ejections are deserved", fates=1.0, fate="job_refused")
 def _(patch: pytest.MonkeyPatch) -> None:
     """A job that was refused for its content counts against the deployment."""
-    patch.setattr("router.learning.is_callers_fault", lambda code, message: False)
+    patch.setattr("router.learning.is_callers_fault", lambda *told: False)
 
 
 @breaks("ejections are deserved")

@@ -42,7 +42,8 @@ class Call:
 class Route:
     method: str
     path: str
-    """Below one of the dialect's prefixes; a segment in braces matches any one segment."""
+    """Below one of the dialect's prefixes. A segment in braces matches any one segment; with a verb
+    behind it (`{model}:predict`), any that ends in it."""
     operation: str
     handler: Callable[[Call], Answer]
     owner: Callable[[str], str] | None = None
@@ -54,9 +55,10 @@ class Route:
             return None
         params: dict[str, str] = {}
         for expected, segment in zip(pattern, segments, strict=True):
-            if expected.startswith("{"):
-                params[expected[1:-1]] = segment
-            elif expected != segment:
+            name, brace, verb = expected.partition("}")
+            if brace and segment.endswith(verb):
+                params[name[1:]] = segment.removesuffix(verb)
+            elif brace or expected != segment:
                 return None
         return params
 
