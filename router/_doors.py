@@ -52,14 +52,10 @@ class Door(Protocol):
 class SystemClock:
     """The machine's clock."""
 
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def time(self) -> float:
-        return time.time()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+    # Asked many times in a call, so without a function of ours around them.
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+    time = staticmethod(time.time)
 
     async def asleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -77,8 +73,11 @@ class SharedTime:
         self._latest = 0.0
 
     def __call__(self) -> float:
-        self._latest = max(self._latest, self._offset + self._monotonic())
-        return self._latest
+        now = self._offset + self._monotonic()
+        if now < self._latest:
+            return self._latest
+        self._latest = now
+        return now
 
     def set(self, now: float) -> None:
         """The store says that it is now so late."""

@@ -100,6 +100,16 @@ class Downloaded(Answer):
     """The answer to a download: its bytes went to the sink."""
 
 
+def _is_news(operation: Operation, video: Video) -> bool:
+    """Whether an answer says more of a job than is known.
+
+    A page tells of the past, and that a job begins was booked when it was accepted.
+    """
+    if operation.starts_job:
+        return video.done or video.failed
+    return operation is not Operation.LIST
+
+
 def _sent_key(trip: Trip, member: Member) -> str:
     """By which a provider may know a submit again: the same for all calls under the caller's key.
 
@@ -482,8 +492,7 @@ class Engine:
         if trip.operation is Operation.DELETE:
             self.learning.gone(trip.fleet, Copy(account, trip.owned.natives_in(account)[0]))
         for copy, video in zip(copies, videos_in(answer), strict=True):
-            # A page tells of the past; only what somebody asks after is news.
-            if trip.operation is not Operation.LIST:
+            if _is_news(trip.operation, video):
                 self.learning.seen(trip.fleet, copy, video.id, video)
         seconds = self.clock.monotonic() - trip.started
         poll_after = self._poll_after(member, copies, answer, exchange.headers)
@@ -611,6 +620,8 @@ class Engine:
         if dollars is not None:
             deployment = member.deployment
             self.learning.spent(deployment.id, deployment.account, dollars, self.now())
+        if member.cost_per_day is None:
+            return
         size, length = made_by(trip, member, answer)
         seconds = trip.demand.seconds if length is None else length
         budget = member.budget(Demand(trip.operation, seconds, size))

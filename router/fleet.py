@@ -278,7 +278,7 @@ def _member(deployment: Deployment, shared: Limits, before: Member | None) -> Me
     health, load = Health(credential), Load()
     if before is not None:
         health, load = before.health, before.load
-        health.credential = credential
+        health.hold(credential)
     retires = deployment.retires_at
     health.retires = math.inf if retires is None else retires - LAST_DAY_SECONDS
     health.retires_why = f"its retires_on is {deployment.retires_on}"

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from router.observations import (
@@ -92,6 +92,7 @@ class Health:
 
     __slots__ = (
         "_ejections",
+        "_out_until",
         "_sides",
         "_trial_asked",
         "clear_from",
@@ -116,6 +117,8 @@ class Health:
         self.doubt: float | None = None
         # From when on nothing of all this is to be asked: one comparison tells a pick.
         self.clear_from = 0.0
+        # Until when each side surely is out: likewise.
+        self._out_until = {SUBMITS: 0.0, READS: 0.0}
 
     # Counting -----------------------------------------------------------------------------------
 
@@ -292,6 +295,11 @@ class Health:
         self._doubt()
         return True
 
+    def hold(self, credential: str) -> None:
+        """From now on its key is this one: what was refused to another says nothing of it."""
+        self.credential = credential
+        self._reckon()
+
     def _reckon(self) -> None:
         """From when on a pick need not ask."""
         ends = [e.until for e in self._ejections.values() if self._stands(e)]
@@ -299,6 +307,13 @@ class Health:
         started = self._sides[SUBMITS].returned_at
         slow = started + SLOW_START_SECONDS if started else 0.0
         self.clear_from = max([*ends, trial, slow])
+        whole = self._ejections.values()
+        self._out_until = {
+            side: max(
+                (e.until for e in whole if side in e.sides and self._stands(e, side)), default=0.0
+            )
+            for side in (SUBMITS, READS)
+        }
 
     # Asking -------------------------------------------------------------------------------------
 
@@ -315,6 +330,12 @@ class Health:
             if e.covers(operation) and e.cause not in ignoring and self._stands(e, side)
         ]
         return max(standing, key=lambda e: e.until, default=None)
+
+    def is_out(self, operation: Operation, now: float, ignoring: Sequence[Cause] = ()) -> bool:
+        """Whether an ejection keeps this operation away now."""
+        if not ignoring and now < self._out_until[side_of(operation)]:
+            return True
+        return self.ejection(operation, now, ignoring) is not None
 
     def standing(self, now: float) -> list[Ejection]:
         """All ejections in force."""

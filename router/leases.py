@@ -8,6 +8,7 @@ itself, once the provider has accepted it, so that whoever sees the job end can 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -126,6 +127,7 @@ class Job:
         return replace(self, status=status, seen_at=at, waited=age if waits else self.waited)
 
 
+@functools.lru_cache(1 << 14)  # a job is looked at many times
 def holder_of(account: str, native_id: str) -> str:
     """The name under which a job holds its slots: the same for every worker that sees it."""
     return "j" + hashlib.blake2b(f"{account}\0{native_id}".encode(), digest_size=12).hexdigest()

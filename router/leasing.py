@@ -53,9 +53,8 @@ from router.leases import (
     Spend,
 )
 from router.limits import Later, share
-from router.observations import Batch
 from router.operations import Demand
-from router.state import MemoryStore, News, Picture, Sharing, Turn
+from router.state import MemoryStore, News, Picture, Sharing
 from router.trip import Side
 from router.types import Operation
 
@@ -198,7 +197,7 @@ class Leasing:
         if self._sharing is not None:
             # The store has decided; here it is only taken down, as of now.
             taken = tuple(replace(need, limit=sys.maxsize) for need in needs)
-            self._turn(acquires=(replace(acquire, choices=(taken,), ticket=None),))
+            self._own.grant(replace(acquire, choices=(taken,), ticket=None))
         return grant, lease
 
     async def admit(self, side: Side, need: Need) -> float | None:
@@ -209,14 +208,14 @@ class Leasing:
             return opens if opens is not None else WINDOW
         if self._sharing is not None:
             taken = replace(need, limit=sys.maxsize)
-            self._turn(acquires=(replace(acquire, choices=((taken,),)),))
+            self._own.grant(replace(acquire, choices=((taken,),)))
         return None
 
     async def _granted(self, side: Side, acquire: Acquire) -> tuple[Acquire, Grant]:
         """The store's answer, or this worker's own while there is none; and what it answers."""
         sharing = self._sharing
         if sharing is None:
-            return acquire, self._turn(acquires=(acquire,))[0]
+            return acquire, self._own.grant(acquire)
         # Of the calls that meet a frozen store only the first ones wait.
         if sharing.away is None and sharing.turns != self._slow_since:
             future = sharing.ask(acquire)
@@ -237,7 +236,7 @@ class Leasing:
         own = tuple(
             tuple(share(need, self.workers) for need in choice) for choice in acquire.choices
         )
-        grant = self._turn(acquires=(replace(acquire, choices=own),))[0]
+        grant = self._own.grant(replace(acquire, choices=own))
         if grant.index is not None:
             self._tell(sharing, acquire, acquire.choices[grant.index])
         return acquire, grant
@@ -294,7 +293,7 @@ class Leasing:
 
     def order(self, command: Command) -> None:
         """Carry a command out, here and in the store."""
-        self._note(command)
+        self._own.obey(command)
         if self._sharing is not None:
             self._sharing.order(command)
 
@@ -328,15 +327,6 @@ class Leasing:
             jobs = self._own.picture(()).jobs
         own = (job for job in jobs if job.tenant == tenant)
         return {Copy(job.account, job.native_id): job.accepted_at for job in own}
-
-    def _note(self, command: Command) -> None:
-        self._turn(commands=(command,))
-
-    def _turn(
-        self, commands: tuple[Command, ...] = (), acquires: tuple[Acquire, ...] = ()
-    ) -> tuple[Grant, ...]:
-        turn = Turn("", 0, Batch(), commands=commands, acquires=acquires)
-        return self._own.turn(turn).grants
 
 
 def _give_back(sharing: Sharing, acquire: Acquire, future: Future[Grant]) -> None:

@@ -137,7 +137,7 @@ def cost_of(trip: Trip, member: Member, answer: Answer | None) -> float | None:
     the call asked for. What is new in an extension only the call knows: its answer tells of the
     stitched whole.
     """
-    if not trip.operation.starts_job:
+    if not trip.operation.starts_job or member.deployment.cost_per_second is None:
         return None
     return member.deployment.cost(*made_by(trip, member, answer))
 

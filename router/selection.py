@@ -28,7 +28,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from router.config import Deployment
 from router.observations import Cause, Ejection
@@ -72,6 +72,8 @@ class InRotation(Protocol):
     def ejection(
         self, operation: Operation, now: float, ignoring: Iterable[Cause] = ()
     ) -> Ejection | None: ...
+
+    def is_out(self, operation: Operation, now: float, ignoring: Sequence[Cause] = ()) -> bool: ...
 
     def on_trial(self, operation: Operation, now: float) -> bool:
         """Whether it is out until one call, which may be this one, has gone well."""
@@ -224,11 +226,10 @@ def _plainly(candidate: Any, score: float) -> str:
 Choose = Callable[[Sequence[Any], Sequence[float], Demand, float, random.Random], Choice]
 
 
-@dataclass(frozen=True, slots=True)
-class Question(Generic[CandidateT]):
+class Question(NamedTuple, Generic[CandidateT]):
     """What is asked of the tiers: for which demand, by which strategy, when, and not these.
 
-    `told` says a candidate's score in words, for who asks why.
+    `told` says a candidate's score in words, for who asks why. A tuple, since each pick makes one.
     """
 
     route: Route
@@ -339,18 +340,29 @@ def _in_rotation(
     operation, rng = question.route.operation, question.rng
     whole = sum(_weights(members)) or math.inf
     parted: tuple[list[CandidateT], list[CandidateT], list[CandidateT]] = ([], [], [])
+    sure = iter([*clear, None])
+    next_sure = next(sure)
     for c in members:
-        if c in tried or question.ejection(c) is not None:
-            continue
-        if c.health.on_trial(operation, now):
-            parted[0].append(c)
-        else:
-            share = c.health.share(operation, now)
-            if share < 1.0:
-                share = min(share, CATCHING_UP * c.deployment.weight / whole)
-            taking = (share >= 1.0 or rng.random() < share) and not _is_doubted(c, operation)
-            parted[1 if taking else 2].append(c)
+        if c is next_sure:
+            parted[1].append(c)
+            next_sure = next(sure)
+        elif c not in tried and not c.health.is_out(operation, now, question.route.ignoring):
+            parted[_part(c, operation, now, rng, whole)].append(c)
     return parted
+
+
+def _part(
+    candidate: Candidate, operation: Operation, now: float, rng: random.Random, whole: float
+) -> int:
+    """Of one that is in rotation, and not quite clear: which part it belongs to."""
+    health = candidate.health
+    if health.on_trial(operation, now):
+        return 0
+    share = health.share(operation, now)
+    if share < 1.0:
+        share = min(share, CATCHING_UP * candidate.deployment.weight / whole)
+    taking = (share >= 1.0 or rng.random() < share) and not _is_doubted(candidate, operation)
+    return 1 if taking else 2
 
 
 def _is_doubted(candidate: Candidate, operation: Operation) -> bool:

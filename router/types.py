@@ -174,8 +174,10 @@ _SHORTEST, _LONGEST = 1e-3, 1e6
 
 def length_in(written: str | None) -> float | None:
     """Seconds of video, as calls and answers write them; `None` for what is no length."""
+    if not written:
+        return None
     try:
-        length = float(written or "")
+        length = float(written)
     except ValueError:
         return None
     return length if _SHORTEST <= length <= _LONGEST else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import itertools
+import math
 import threading
 import uuid
 from collections import deque
@@ -128,6 +129,7 @@ class MemoryStore:
         self._jobs: dict[str, Job] = {}
         self._ended: dict[str, str] = {}
         self._terms = _Terms()
+        self._lapsing = _Terms()
         self._budgets = Budgets()
         self._records = Records()
 
@@ -149,6 +151,22 @@ class MemoryStore:
             news = self._since(since if since <= self._version else 0, now)
             ended = tuple(holder for holder in turn.running if holder in self._ended)
             return dataclasses.replace(news, grants=grants, ended=ended, claimed=claimed)
+
+    def obey(self, command: Command) -> None:
+        """Carry one command out, for a worker who shares with nobody and wants no news."""
+        with self._lock:
+            now = self._now()
+            self._forget(now)
+            self._obey(command, now)
+            self._drop_unseen(now)
+
+    def grant(self, acquire: Acquire) -> Grant:
+        """Answer one question for room, likewise."""
+        with self._lock:
+            now = self._now()
+            self._forget(now)
+            self._drop_unseen(now)
+            return self._grant(acquire, now)
 
     def picture(self, resources: tuple[str, ...]) -> Picture:
         with self._lock:
@@ -481,7 +499,7 @@ class MemoryStore:
         if seen.ended:
             self._run_no_more(fresh, now)
         elif seen.holder in self._running.get(job.deployment, {}):
-            self._lapses[seen.holder] = now + seen.seconds
+            self._lapse(seen.holder, now + seen.seconds)
             self._running[job.deployment][seen.holder] = fresh
             if is_telling(job, fresh):
                 self._touch("running", job.deployment, now + DAY)
@@ -490,7 +508,7 @@ class MemoryStore:
 
     def _run(self, job: Job, lapses: float, now: float) -> None:
         self._running.setdefault(job.deployment, {}).setdefault(job.holder, job)
-        self._lapses[job.holder] = lapses
+        self._lapse(job.holder, lapses)
         self._touch("running", job.deployment, now + DAY)
 
     def _run_no_more(self, job: Job, now: float) -> None:
@@ -498,9 +516,16 @@ class MemoryStore:
         if self._running.get(job.deployment, {}).pop(job.holder, None) is not None:
             self._touch("running", job.deployment, now + DAY)
 
+    def _lapse(self, holder: str, at: float) -> None:
+        self._lapses[holder] = at
+        self._lapsing.keep(("lapses", holder), at)
+
     def _drop_unseen(self, now: float) -> None:
         """What nobody has seen for long is not counted on any more."""
-        for holder in [h for h, lapses in self._lapses.items() if lapses <= now]:
+        for _, key in self._lapsing.over(now):
+            holder = str(key)
+            if self._lapses.get(holder, math.inf) > now:  # it ended, or was seen meanwhile
+                continue
             job = self._jobs.get(holder)
             if job is not None:
                 self._run_no_more(job, now)
