@@ -125,16 +125,15 @@ class Openings:
 
     async def blocking(self, target: Target, monotonic: Monotonic) -> Connection:
         bound = Bound(monotonic)
-        sockets = Sockets(bound)
         tls, proxy = self._around(target)
         if proxy is not None:
             kind = httpcore.SOCKSProxy if _is_socks(proxy) else httpcore.HTTPProxy
-            return _Bounded(_Proxied(kind(**self._by(proxy, tls, sockets))), bound)
+            return _Bounded(_Proxied(kind(**self._by(proxy, tls, Sockets(bound)))), bound)
 
         async def connect(seconds: float) -> Stream:
             host, port = _address(target)
-            stream = sockets.connect_tcp(host, port, seconds)
-            return Socket(stream.start_tls(tls, host, seconds) if tls else stream)
+            stream = httpcore.SyncBackend().connect_tcp(host, port, seconds)
+            return Socket(stream.start_tls(tls, host, seconds) if tls else stream, bound)
 
         return _Bounded(Http11(connect), bound)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import select
+import socket
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -93,23 +94,37 @@ class BoundedStream(httpcore.NetworkStream):
 class Socket:
     """A blocking socket as a `Stream`: what is awaited has happened."""
 
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
-        self._stream = stream
+    def __init__(self, stream: httpcore.NetworkStream, bound: Bound) -> None:
+        # Opened by httpcore, and read without it: its stream takes as long as the socket.
+        self._socket: socket.socket = stream.get_extra_info("socket")
+        self._bound = bound
 
     async def read(self, most: int, seconds: float) -> bytes:
-        return self._stream.read(most, seconds)
+        try:
+            self._socket.settimeout(self._bound.left(seconds))
+            return self._socket.recv(most)
+        except TimeoutError as exc:
+            raise httpcore.ReadTimeout("silence") from exc
+        except OSError as exc:
+            raise httpcore.ReadError(str(exc)) from exc
 
     async def write(self, data: bytes, seconds: float) -> None:
-        self._stream.write(data, seconds)
+        try:
+            self._socket.settimeout(seconds)
+            self._socket.sendall(data)
+        except TimeoutError as exc:
+            raise httpcore.WriteTimeout("nobody reads") from exc
+        except OSError as exc:
+            raise httpcore.WriteError(str(exc)) from exc
 
     async def offload(self, read: Callable[[], bytes]) -> bytes:
         return read()
 
     def is_readable(self) -> bool:
-        return bool(self._stream.get_extra_info("is_readable"))
+        return _is_readable(self._socket)
 
     async def close(self) -> None:
-        self._stream.close()
+        self._socket.close()
 
 
 # Async -------------------------------------------------------------------------------------------
@@ -151,11 +166,11 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _is_readable(socket: Any) -> bool:
+def _is_readable(sock: Any) -> bool:
     if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([socket], [], [], 0)[0])
+        return bool(select.select([sock], [], [], 0)[0])
     poll = select.poll()
-    poll.register(socket, select.POLLIN)
+    poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
 
 
