@@ -57,8 +57,8 @@ class SystemClock:
     sleep = staticmethod(time.sleep)
     time = staticmethod(time.time)
 
-    async def asleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    def asleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        return asyncio.sleep(seconds)
 
 
 class SharedTime:
@@ -90,8 +90,9 @@ class AsyncDoor:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    async def sleep(self, seconds: float) -> None:
-        await self._clock.asleep(seconds)
+    # No coroutine around the clock's: a worker may follow ten thousand jobs, all of them asleep.
+    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        return self._clock.asleep(seconds)
 
     async def offload(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))

@@ -80,7 +80,8 @@ class Reading:
         """The error to raise, with everything found, in the order of the file."""
         if text:
             self.problem((), text)
-        problems = self.told(self.problems.items())
+        # What a file of LiteLLM's says once may be of several deployments here.
+        problems = tuple(dict.fromkeys(self.told(self.problems.items())))
         return ConfigError("\n".join(problems), problems=problems)
 
     def told(self, said: Iterable[tuple[Path, str]]) -> tuple[str, ...]:

@@ -129,7 +129,8 @@ class Choosing:
         """
         patience = self._max_wait(trip)
         until = self._clock.monotonic() + patience
-        asking = Asking(trip.demand, left(trip, self._clock) + LAPSE_SECONDS, waits=patience > 0)
+        seconds = left(trip, self._clock) + LAPSE_SECONDS
+        asking = Asking(trip.needs_of, seconds, waits=patience > 0)
         with self._leasing.waiting(asking):
             return await self._room(trip, asking, until, given)
 

@@ -137,6 +137,7 @@ _ALLOWED = {
     "max_body": "a whole number of bytes, 1 or more",
     "body_timeout": "a number of seconds above 0",
     "open_metrics": "true or false",
+    "extra_fields": "a list of names of fields",
 }
 
 
@@ -487,9 +488,12 @@ class _ProxyForm(_Form):
     max_body: Limit = MAX_BODY
     body_timeout: Seconds = BODY_TIMEOUT
     open_metrics: Flag = False
+    extra_fields: Annotated[GroupNames, BeforeValidator(_listed)] = ()
 
     def settings(self, keys: Iterable[ProxyKey]) -> ProxySettings:
-        return ProxySettings(tuple(keys), self.max_body, self.body_timeout, self.open_metrics)
+        return ProxySettings(
+            tuple(keys), self.max_body, self.body_timeout, self.open_metrics, self.extra_fields
+        )
 
 
 class _ProxyKeyForm(_Form):

@@ -20,6 +20,7 @@ import contextlib
 import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from router import errors
@@ -67,7 +68,6 @@ from router.types import (
     Operation,
     Video,
     VideoDeleted,
-    length_in,
 )
 
 __all__ = ["Engine"]
@@ -76,13 +76,7 @@ AnswerT = TypeVar("AnswerT")
 
 LOOK_SECONDS = 5.0
 LOOKS_IN_TTL = 3
-# Seconds of video, where the call names none.
-USUAL_LENGTH = 4.0
-
-
-def demand_of(call: Call[Any]) -> Demand:
-    """What a call asks for, as strategies weigh it."""
-    return Demand(call.operation, length_in(call.seconds) or USUAL_LENGTH, call.size)
+_DENIED = (401, 403)
 
 
 def _keep_to_cost(trip: Trip, most: float) -> None:
@@ -237,7 +231,7 @@ class Engine:
             side=side,
             fleet=fleet,
             route=route,
-            demand=demand_of(call),
+            demand=Demand.of(call),
             tiers=fleet.tiers(route),
             owned=owned,
             started=started,
@@ -369,6 +363,7 @@ class Engine:
             while isinstance(answer, Request):
                 if answer is not request and not answer.download:
                     answer.headers = {**request.headers, **answer.headers}
+                    answer.add_query(trip.call.extra_query or {})
                 asked = answer
                 try:
                     reply = await self._send(trip, bound, asked)
@@ -378,6 +373,9 @@ class Engine:
                 read = _read(member.provider, bound, asked, reply)
                 if read is None:
                     said = member.provider.error(reply).without(member.deployment.redact)
+                    if asked.by_link and reply.status in _DENIED:
+                        # Nobody has said there who asks: the link is at fault, and no key.
+                        said = replace(said, means=404)
                     if not taken:
                         return met(reply, body=said), None, None
                     why = f"it was accepted; the next look at it got {reply.status}: {said.message}"

@@ -27,7 +27,7 @@ from router.ids import Asset, IdCodec, Kind
 from router.leases import Need
 from router.limits import job_cap, job_ttl, needs, trial
 from router.operations import Call, Demand
-from router.providers import PROVIDERS, Lack, Provider, without
+from router.providers import PROVIDERS, Lack, Provider, abilities, without
 from router.selection import Candidate, Obstacle, Route, Tier, Unable, obstacle, tiers
 from router.tenants import Tenant
 from router.types import Operation
@@ -228,7 +228,8 @@ class Fleet:
             )
         if "unsupported" in verdicts:
             return UnsupportedOperationError(
-                f"{route.operation} is not supported by any deployment that this call may go to",
+                f"{route.operation} is not supported by any deployment that this call may go to: "
+                f"{_abilities(members, route)}",
                 operation=route.operation,
             )
         if route.owners is not None:
@@ -259,6 +260,18 @@ def _in_the_way(members: Iterable[Member], route: Route) -> list[Unable]:
     able = dataclasses.replace(route, unable=())
     left = [m.deployment for m in members if obstacle(m, able) is None]
     return [one for one in route.unable if any(map(one.is_true_of, left))]
+
+
+def _abilities(members: Iterable[Member], route: Route) -> str:
+    """What those can do who would serve the route, were it another operation."""
+    found: dict[str, set[Operation]] = {}
+    for member in members:
+        against, deployment = obstacle(member, route), member.deployment
+        if against is not None and against.verdict == "unsupported":
+            able = abilities(member.provider, deployment)
+            found.setdefault(deployment.provider, set()).update(able)
+    told = (f"{name} can do {', '.join(sorted(what)) or 'nothing'}" for name, what in found.items())
+    return "; ".join(told)
 
 
 def _codec(config: Config) -> IdCodec:

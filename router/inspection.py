@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from router import operations
 from router.balancing.choice import LAST
 from router.balancing.lowest_cost import in_words
-from router.engine import Engine, demand_of
+from router.engine import Engine
 from router.errors import (
     BadRequestError,
     InvalidIdError,
@@ -108,7 +108,7 @@ def explained(
     route = route_of(call, fleet, owned_by(call, fleet))
     # A generator of its own, so that looking does not change what comes next.
     chance = random.Random(now)
-    demand = demand_of(call)
+    demand = Demand.of(call)
     by_cost = fleet.config.settings.strategy == "lowest-cost"
     told = functools.partial(_by_cost, demand) if by_cost else _by_time_or_load
     question: Question[Member] = Question(route, demand, fleet.strategy, now, chance, told=told)
@@ -124,13 +124,18 @@ def explained(
                     "order": member.deployment.order,
                     "weight": member.deployment.weight,
                     "score": score,
-                    "cost": member.deployment.cost(call.size, length_in(call.seconds)),
+                    "cost": _cost(member, call),
                     **known_of(member, now),
                 },
             )
-            for member, obstacle, score in _verdicts(engine, question, call.max_cost)
+            for member, obstacle, score in _verdicts(engine, question, call)
         ],
     )
+
+
+def _cost(member: Member, call: Call[Any]) -> float | None:
+    sent = member.sent(call)
+    return member.deployment.cost(sent.size, length_in(sent.seconds))
 
 
 # A score is several things in one number, which nobody can read.
@@ -148,7 +153,7 @@ _Verdicts = list[tuple[Member, Obstacle, float | None]]
 _IN_THE_WAY = frozenset({"picked", "lost", "tier"})
 
 
-def _verdicts(engine: Engine, question: Question[Member], max_cost: float | None) -> _Verdicts:
+def _verdicts(engine: Engine, question: Question[Member], call: Call[Any]) -> _Verdicts:
     """Selection's verdicts; whoever could serve and has no room gives way to the next."""
     fleet, route = engine.fleet, question.route
     known = list(fleet.members.values())
@@ -156,7 +161,7 @@ def _verdicts(engine: Engine, question: Question[Member], max_cost: float | None
     judged = explain(known, every, question)
     full: dict[Member, Obstacle] = {}
     for member, obstacle, _ in judged:
-        lacking = _lacking(engine, member, question.demand, max_cost)
+        lacking = _lacking(engine, member, call)
         if lacking is not None and obstacle.verdict in _IN_THE_WAY:
             full[member] = lacking
     if not full:
@@ -176,10 +181,9 @@ _TAKEN = {
 }
 
 
-def _lacking(
-    engine: Engine, member: Member, demand: Demand, max_cost: float | None
-) -> Obstacle | None:
+def _lacking(engine: Engine, member: Member, call: Call[Any]) -> Obstacle | None:
     """What a member that could serve lacks: a price that is low enough, or room."""
+    demand, max_cost = Demand.of(member.sent(call)), call.max_cost
     cost = member.deployment.cost(demand.size, demand.seconds)
     if max_cost is not None and demand.operation.starts_job and (cost is None or cost > max_cost):
         asks = "it names no price" if cost is None else f"it asks ${cost:.6g}"
@@ -667,7 +671,7 @@ async def _probed(engine: Engine, side: Side, member: Member, call: Call[Any]) -
         patience = Patience(connect, PROBE_SECONDS, PROBE_SECONDS)
         reply = await side.transport.exchange(request, patience, None, fresh=False)
         status = reply.status
-        trouble = _trouble(member, bound, reply)
+        trouble = _trouble(member, bound, request, reply)
     except Unanswered as exc:
         trouble = f"{exc.fault.value}: {exc}" if str(exc) else exc.fault.value
     except (InvalidBody, ValueError) as exc:
@@ -678,10 +682,11 @@ async def _probed(engine: Engine, side: Side, member: Member, call: Call[Any]) -
     return Probe(deployment.id, str(call.operation), status, seconds, told)
 
 
-def _trouble(member: Member, bound: Bound, reply: Reply) -> str | None:
+def _trouble(member: Member, bound: Bound, asked: Request, reply: Reply) -> str | None:
     """What an answer to a free read says against its deployment."""
     if 200 <= reply.status < 300:
-        member.provider.answer(bound, reply)
+        read = asked.reader or functools.partial(member.provider.answer, bound)
+        read(reply)
         return None
     body = member.provider.error(reply)
     if bound.call.ids and (body.means or reply.status) in (400, 404, 422):

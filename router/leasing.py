@@ -53,7 +53,6 @@ from router.leases import (
     Spend,
 )
 from router.limits import Later, share
-from router.operations import Demand
 from router.state import MemoryStore, News, Picture, Sharing
 from router.trip import Side
 from router.types import Operation
@@ -73,7 +72,7 @@ MOST_TOLD = 1000
 class Asking:
     """One call's question for room, which may be put several times."""
 
-    demand: Demand
+    needs_of: Callable[[Member], tuple[Need, ...]]
     seconds: float
     waits: bool
     members: Sequence[Member] = ()
@@ -93,7 +92,7 @@ class Asking:
         return Acquire(token, choices, self.seconds, ticket, ttl, self.last)
 
     def _needs(self, member: Member) -> tuple[Need, ...]:
-        needs = member.needs_of(self.demand)
+        needs = self.needs_of(member)
         return (*needs, member.trial) if member in self.trials else needs
 
 

@@ -68,6 +68,7 @@ class Request:
     proper comes after it. `pause` is how many seconds to wait before. `reader` reads what comes
     where the operation alone does not say which of the exchanges it is. With `verdict` a refusal
     may tell how a job ended, and the reader is shown it; it raises `InvalidBody` where it does not.
+    A download `by_link` goes without a key to whoever has the file.
 
     `sent_whole` is the transport's to set: it has been given the last byte of the body. There is
     no repr of the headers: they hold the key.
@@ -82,6 +83,7 @@ class Request:
     pause: float = 0.0
     reader: Callable[[Reply], Answer | Request] | None = None
     verdict: bool = False
+    by_link: bool = False
     sent_whole: bool = False
 
     def add_query(self, query: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ names are its owners; nobody else is asked.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,16 +67,7 @@ def owned_by(call: Call[Any], fleet: Fleet) -> Owned:
         asset or _foreign(text, kind, call, fleet)
         for text, asset in zip(call.ids, ours, strict=True)
     ]
-    shared = functools.reduce(lambda a, b: a & b, (set(asset.accounts) for asset in assets))
-    if call.account is not None:
-        shared &= {call.account}
-    holders = tuple(sorted(shared))
-    if not holders:
-        lists = "; ".join(f"{', '.join(asset.accounts)}" for asset in assets)
-        raise OwnershipError(
-            f"no account holds all that this call names (they live in: {lists})",
-            operation=str(call.operation),
-        )
+    holders = _holders(call, assets)
     if call.reference is not None and "file_id" in call.reference and len(holders) > 1:
         raise InvalidIdError(
             f"the file id may live in any of {', '.join(holders)}: name the owner with `account=`"
@@ -146,6 +137,26 @@ def _from_litellm(kind: Kind, model_id: str, native: str, wanted: Kind, fleet: F
     return Asset(kind, (Copy(member.deployment.account, checked_native(native)),))
 
 
+def _holders(call: Call[Any], assets: Sequence[Asset]) -> tuple[str, ...]:
+    """The accounts that have all that a call names: of these the one that it wants, if it says."""
+    shared = functools.reduce(lambda a, b: a & b, (set(asset.accounts) for asset in assets))
+    if not shared:
+        lists = "; ".join(f"{', '.join(asset.accounts)}" for asset in assets)
+        raise OwnershipError(
+            f"no account holds all that this call names (they live in: {lists})",
+            operation=str(call.operation),
+        )
+    if call.account is None:
+        return tuple(sorted(shared))
+    if call.account not in shared:
+        raise OwnershipError(
+            f"what this call names lives in {', '.join(sorted(shared))}, not in {call.account}: "
+            "leave out `account=`",
+            operation=str(call.operation),
+        )
+    return (call.account,)
+
+
 def _only_account(call: Call[Any], fleet: Fleet, what: str) -> str:
     names = fleet.names_for(call.models, owned=True, tenant=call.tenant)
     # Who cannot take such a thing does not own it either.
@@ -170,7 +181,7 @@ def _positions(call: Call[Any], fleet: Fleet) -> dict[str, tuple[str, ...]]:
         if cursor is not None:
             return {account: (native,) if native else () for account, native in cursor.copies}
     # A video's id says where the listing stands in its own account, and nothing of others.
-    account = call.account or _only_account(call, fleet, "a listing that goes on after a video")
+    account = call.account or _only_account(call, fleet, "the video that a listing goes on after")
     video = codec.decode(call.after, Kind.VIDEO) or _foreign(call.after, Kind.VIDEO, call, fleet)
     if video.accounts != (account,):
         raise InvalidIdError("`after` is a page's `last_id`")

@@ -52,9 +52,12 @@ class ProxySettings:
 
     `max_body` is in bytes, of a whole request. `body_timeout` is in seconds: how long a client may
     be silent while it sends or takes a body. `open_metrics` says that `/metrics` needs no key.
+    `extra_fields` are those of a body that no method knows and that tenants may send on all the
+    same: any other might name what is another's, in the account that they share.
     """
 
     keys: tuple[ProxyKey, ...] = field(default=())
     max_body: int = MAX_BODY
     body_timeout: float = BODY_TIMEOUT
     open_metrics: bool = False
+    extra_fields: tuple[str, ...] = ()

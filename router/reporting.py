@@ -218,8 +218,15 @@ def job_failed(video: Video, **facts: Any) -> RouterError:
 
 
 def nobody(trip: Trip, ejections: Mapping[str, Ejection], now: float) -> RouterError:
-    """The error of a call whose candidates are all out, by their ejections."""
-    reasons = {name: f"{e.reason}, {e.lasts(now, ' more')}" for name, e in ejections.items()}
+    """The error of a call whose candidates are all out, by their ejections.
+
+    A tenant hears no words of the provider's: they were an answer to another call, of whomever.
+    """
+    whole = trip.call.tenant is None
+    reasons = {
+        name: f"{e.reason if whole else e.cause}, {e.lasts(now, ' more')}"
+        for name, e in ejections.items()
+    }
     listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     soonest = min((e.until - now for e in ejections.values()), default=1.0)
     return errors.NoDeploymentAvailableError(

@@ -152,7 +152,9 @@ def _doors(
         return step(_awaited(core(self._engine, self._blocking, *args, **kwargs)))
 
     async def asynchronous(self: Router, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await core(self._engine, self._async, *args, **kwargs)
+        called = core(self._engine, self._async, *args, **kwargs)
+        del args, kwargs  # they are not to be held for as long as a job is followed
+        return await called
 
     for method, named in ((blocking, name), (asynchronous, f"a{name}")):
         method.__name__, method.__qualname__ = named, f"Router.{named}"

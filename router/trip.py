@@ -12,7 +12,7 @@ from router.clips import Clip
 from router.errors import RouterError
 from router.fleet import Fleet, Member
 from router.ids import IdCodec
-from router.leases import Lease
+from router.leases import Lease, Need
 from router.observations import Cause
 from router.operations import Call, Demand, Upload
 from router.ownership import Owned
@@ -91,11 +91,18 @@ class Trip:
         return self.fleet.codec_of(self.call.tenant)
 
     def cost(self, member: Member) -> float | None:
-        """Dollars that this call is going to cost there; `None` where no price is known.
+        """Dollars that this call is going to cost there; `None` where no price is known."""
+        demand = self._demand_at(member)
+        return member.deployment.cost(demand.size, demand.seconds)
 
-        What names no length is taken to be as long as usual.
-        """
-        return member.deployment.cost(self.demand.size, self.demand.seconds)
+    def needs_of(self, member: Member) -> tuple[Need, ...]:
+        """What this call needs room in, there."""
+        return member.needs_of(self._demand_at(member))
+
+    def _demand_at(self, member: Member) -> Demand:
+        """What is asked for there, where it may be less than the call asks for."""
+        sent = member.sent(self.call)
+        return self.demand if sent is self.call else Demand.of(sent)
 
     def facts(self, member: Member | None = None) -> dict[str, Any]:
         """What every error of this call carries."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 from router import _logs, operations
@@ -38,7 +40,7 @@ LEAST_LOOK = 1.0
 log = logging.getLogger("router")
 
 
-async def wait(
+def wait(
     engine: Engine,
     side: Side,
     video_id: str | Video,
@@ -47,7 +49,7 @@ async def wait(
     on_progress: Callable[[Video], Any] | None = None,
     raise_on_failure: bool = True,
     **options: Unpack[Options],
-) -> Video:
+) -> Coroutine[Any, Any, Video]:
     """Look at a job until it ends, and return the video.
 
     `wait_timeout` is in seconds, `None` for as long as the job takes; when it passes,
@@ -57,44 +59,115 @@ async def wait(
     """
     call = operations.status(video_id, **options)
     _check(wait_timeout, on_progress)
-    started = heard = engine.clock.monotonic()
-    patience = engine.patience(call)
-    last: Video | None = None
-    unheard = False
-    while True:
-        left = None if wait_timeout is None else started + wait_timeout - engine.clock.monotonic()
+    now = engine.clock.monotonic()
+    ends = None if wait_timeout is None else now + wait_timeout
+    return _followed(
+        _Followed(
+            engine=engine,
+            side=side,
+            video_id=call.ids[0],
+            options=options or None,
+            timeout=wait_timeout,
+            ends=ends,
+            on_progress=on_progress,
+            raise_on_failure=raise_on_failure,
+            heard=now,
+        )
+    )
+
+
+async def _followed(job: _Followed) -> Video:
+    # Between two looks nothing is held but this: a worker may follow ten thousand.
+    while not isinstance(seen := await job.look(), Video):
+        await job.side.door.sleep(seen)
+    return seen
+
+
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+class _Followed:
+    """A job that is followed, by the id that the caller named it with.
+
+    The last look told its `status`, where it is, and `known`, our id, where that is another one.
+    """
+
+    engine: Engine
+    side: Side
+    video_id: str
+    options: Options | None
+    timeout: float | None
+    ends: float | None
+    on_progress: Callable[[Video], Any] | None
+    raise_on_failure: bool
+    heard: float
+    unheard: bool = False
+    known: str | None = None
+    status: str | None = None
+    deployment: str | None = None
+    account: str | None = None
+
+    async def look(self) -> Video | float:
+        """The video, once the job has ended, or the seconds until the next look."""
+        monotonic = self.engine.clock.monotonic
+        call = operations.status(self.video_id, **(self.options or {}))
+        patience = self.engine.patience(call)
         error: RouterError | None = None
         try:
-            last = await engine.run(_bounded(call, patience, left), side)
+            video = await self.engine.run(_bounded(call, patience, self._left()), self.side)
         except RouterError as caught:
             error = caught
             if not _passing(error):
                 raise
             pause = getattr(error, "retry_after", None) or POLL_AFTER_SECONDS
         else:
-            heard = engine.clock.monotonic()
-            if unheard:
-                unheard = False
-                _log_heard(last)
-            await _report(on_progress, last, side)
-            if last.done or (last.failed and not raise_on_failure):
-                return last
-            if last.failed:
-                raise _failure(last)
-            pause = _next(last)
-        if wait_timeout is not None:
-            left = started + wait_timeout - engine.clock.monotonic()
+            self.heard = monotonic()
+            self._note(video)
+            await _report(self.on_progress, video, self.side)
+            if video.done or (video.failed and not self.raise_on_failure):
+                return video
+            if video.failed:
+                raise _failure(video)
+            pause = _next(video)
+        left = self._left()
+        if left is not None:
             if left <= 0:
-                raise _timed_out(call.ids[0], last, wait_timeout, error) from error
+                raise self._timed_out(error) from error
             # The last look is at the very end of the wait.
             pause = min(pause, left)
         if error is not None:
-            if engine.clock.monotonic() - heard >= patience:
+            if monotonic() - self.heard >= patience:
                 raise error
-            if not unheard:
-                unheard = True
-                _log_unheard(call.ids[0], error)
-        await side.door.sleep(pause)
+            if not self.unheard:
+                self.unheard = True
+                _log_unheard(self.video_id, error)
+        return pause
+
+    def _left(self) -> float | None:
+        """Seconds until the wait is to end."""
+        return None if self.ends is None else self.ends - self.engine.clock.monotonic()
+
+    def _note(self, video: Video) -> None:
+        if self.unheard:
+            self.unheard = False
+            _log_heard(video)
+        routing = video.routing
+        self.known = video.id if video.id != self.video_id else None
+        self.status = sys.intern(video.status)  # thousands of jobs have the same few
+        self.deployment = routing.deployment if routing else None
+        self.account = routing.account if routing else None
+
+    def _timed_out(self, error: RouterError | None) -> WaitTimeoutError:
+        why = f" (the last look failed: {error})" if error is not None else ""
+        known = self.known or self.video_id
+        return WaitTimeoutError(
+            f"the job is {self.status or 'unknown'} after {self.timeout:g} s of waiting{why}; it "
+            f"goes on: wait again for {known}, do not submit again",
+            video_id=known,
+            last_status=self.status,
+            operation="status",
+            accepted="yes",
+            deployment=self.deployment,
+            account=self.account,
+        )
 
 
 def _bounded(call: Call[Video], patience: float, left: float | None) -> Call[Video]:
@@ -161,23 +234,4 @@ def _failure(video: Video) -> RouterError:
         deployment=routing.deployment if routing else None,
         account=routing.account if routing else None,
         metadata=routing.metadata if routing else None,
-    )
-
-
-def _timed_out(
-    video_id: str, last: Video | None, seconds: float, error: RouterError | None
-) -> WaitTimeoutError:
-    routing = last.routing if last else None
-    status = last.status if last else "unknown"
-    known = last.id if last else video_id
-    why = f" (the last look failed: {error})" if error is not None else ""
-    return WaitTimeoutError(
-        f"the job is {status} after {seconds:g} s of waiting{why}; it goes on: wait again for "
-        f"{known}, do not submit again",
-        video_id=known,
-        last_status=last.status if last else None,
-        operation="status",
-        accepted="yes",
-        deployment=routing.deployment if routing else None,
-        account=routing.account if routing else None,
     )

@@ -17,6 +17,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     simulation.addoption("--seed", type=int, help="play the timeline of this seed, and tell it")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """The whole default suite takes every core; a part of it, and what is `real`, one process."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return None if whole and config.option.markexpr == "not real" else 0
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where `ROUTER_TESTS_SKIP` is `fail`, as `.ci/run` says, what was skipped is not fine.
 
@@ -42,8 +49,8 @@ def _skipped(config: pytest.Config) -> list[pytest.TestReport | pytest.CollectRe
     if os.environ.get("ROUTER_TESTS_SKIP") != "fail":
         return []
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    assert reporter is not None
-    return list(reporter.stats.get("skipped", ()))
+    # One of several processes: the one that reports has them all.
+    return [] if reporter is None else list(reporter.stats.get("skipped", ()))
 
 
 @pytest.fixture(params=["blocking", "async"])

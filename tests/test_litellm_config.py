@@ -14,12 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+import router
 from router import Router
 from router.cli.convert import without_secrets
 from router.config import Config, Deployment, ProviderFacts, Vocabulary, convert_file, load_data
 from router.config import load_file as load_from
 from router.errors import ConfigError
 from router.ids import Kind
+from router.litellm.deployments import _DEFAULT_KEYS
+from router.litellm.models import _PROVIDERS
+from router.router import VOCABULARY as OURS
 from router.testing import StandIn
 from router.types import Operation
 
@@ -29,6 +33,7 @@ VOCABULARY = Vocabulary(
         "openai": ProviderFacts(frozenset(Operation), "openai"),
         "azure": ProviderFacts(frozenset(Operation), "openai"),
         "runwayml": ProviderFacts(FEW, "runwayml"),
+        "vllm-omni": ProviderFacts(FEW, "openai"),
     },
     strategies=(
         "lowest-completion",
@@ -322,7 +327,7 @@ class TestWhichModelsAreVideoModels:
             ("runwayml/gemini_omni_flash", "runwayml", "gemini_omni_flash"),
             ("runwayml/of-tomorrow", "runwayml", "of-tomorrow"),
             ("openai/Wan-AI/Wan2.2-T2V-A14B", "openai", "Wan-AI/Wan2.2-T2V-A14B"),
-            ("hosted_vllm/Wan-AI/Wan2.2-I2V", "openai", "Wan-AI/Wan2.2-I2V"),
+            ("hosted_vllm/Wan-AI/Wan2.2-I2V", "vllm-omni", "Wan-AI/Wan2.2-I2V"),
             ("openai/hunyuan-video", "openai", "hunyuan-video"),
             ("openai/minimax-video-01", "openai", "minimax-video-01"),
             ("openai/image-to-video", "openai", "image-to-video"),
@@ -382,7 +387,7 @@ class TestWhichModelsAreVideoModels:
         assert problem == (
             "<dict>: model_list: none of its models can be taken: of a provider that is not "
             "spoken here (1 of them); not a video model (2 of them); "
-            "allowed: azure, openai, runwayml"
+            "allowed: azure, openai, runwayml, vllm-omni"
         )
 
     def test_a_mocked_answer_is_not_turned_into_a_paid_one(self) -> None:
@@ -439,12 +444,80 @@ class TestAddresses:
         ]
         assert "to be looked at: sora-2 (goes to api.openai.com, which closed" in config.warnings[0]
 
+    @pytest.mark.parametrize(
+        ("name", "variable", "provider", "upstream", "url"),
+        [
+            (
+                "gemini/veo-3.1-generate-preview",
+                "GEMINI_API_KEY",
+                "gemini",
+                "veo-3.1-generate-preview",
+                "https://generativelanguage.googleapis.com/v1beta",
+            ),
+            (
+                "xai/grok-imagine-video",
+                "XAI_API_KEY",
+                "xai",
+                "grok-imagine-video",
+                "https://api.x.ai/v1",
+            ),
+            (
+                "fal_ai/fal-ai/sora-2/text-to-video",
+                "FAL_AI_API_KEY",
+                "fal",
+                "fal-ai/sora-2/text-to-video",
+                "https://queue.fal.run",
+            ),
+            (
+                "openrouter/google/veo-3.1",
+                "OPENROUTER_API_KEY",
+                "openrouter",
+                "google/veo-3.1",
+                "https://openrouter.ai/api/v1",
+            ),
+            (
+                "runwayml/gen4_turbo",
+                "RUNWAYML_API_SECRET",
+                "runwayml",
+                "gen4_turbo",
+                "https://api.dev.runwayml.com/v1",
+            ),
+        ],
+    )
+    def test_of_the_living_providers_each_is_found_by_its_name_alone(
+        self, name: str, variable: str, provider: str, upstream: str, url: str
+    ) -> None:
+        data = {"model_list": [model(name, api_base=None, api_key=None)]}
+        config = load_data(data, environ={variable: "sk-living"}, vocabulary=OURS)
+        (taken,) = config.deployments
+        assert (taken.provider, taken.model, taken.base_url) == (provider, upstream, url)
+        assert taken.api_key == SecretStr("sk-living")
+        assert config.warnings == ()
+
+    @pytest.mark.parametrize(
+        ("base", "url"),
+        [
+            ("https://proxy.example/google", "https://proxy.example/google/v1beta"),
+            ("https://proxy.example/v1beta/", "https://proxy.example/v1beta/"),
+        ],
+    )
+    def test_of_gemini_are_told_without_the_version(self, base: str, url: str) -> None:
+        entry = model("gemini/veo-3.1-generate-preview", api_base=base)
+        (taken,) = load_data({"model_list": [entry]}, environ={}, vocabulary=OURS).deployments
+        assert taken.base_url.rstrip("/") == url.rstrip("/")
+
     def test_no_key_goes_to_a_server_that_the_file_does_not_pair_it_with(self) -> None:
         config = load(model("openai/sora-2", api_key=None), environ={"OPENAI_API_KEY": "sk-openai"})
         assert config.deployments[0].api_key is None
         assert "has no `api_key`" in config.warnings[0]
         served = load(model("hosted_vllm/wan2.2", api_key=None))
         assert served.warnings == ()
+
+    def test_the_page_names_all_providers_that_are_taken(self) -> None:
+        page = (Path(router.__file__).parent / "docs" / "from-litellm.md").read_text()
+        told = page.partition("A model is taken where its provider is")[2].partition(", and it is")
+        said = re.sub(r"\(here.*?\)", "", told[0])
+        assert set(re.findall(r"`(.*?)`", said)) == {*_DEFAULT_KEYS, *_PROVIDERS}
 
     def test_a_vllm_needs_an_address(self) -> None:
         (problem,) = refused(model("hosted_vllm/wan2.2", api_base=None))
@@ -575,6 +648,20 @@ class TestSettings:
         config = load(model("sora-2"), router_settings={"routing_strategy": theirs})
         assert config.settings.strategy == ours
         assert config.warnings == ()
+
+    def test_what_is_dropped_for_all_is_dropped_by_each_that_does_not_say(self) -> None:
+        models = (model("sora-2"), model("sora-2-pro", drop_params=False))
+        config = load(*models, litellm_settings={"drop_params": True})
+        assert [d.drop_params for d in config.deployments] == [True, False]
+        assert config.warnings == ()
+        named = model("sora-2", drop_params="os.environ/DROP")
+        assert load(named, environ={"DROP": "true"}).deployments[0].drop_params
+        assert not one("sora-2").drop_params
+
+    def test_what_stands_once_and_is_wrong_is_told_once(self) -> None:
+        models = (model("sora-2"), model("sora-2-pro"))
+        (problem,) = refused(*models, litellm_settings={"drop_params": "perhaps"})
+        assert problem == "<dict>: litellm_settings.drop_params: must be true or false"
 
     def test_another_strategy_is_refused_with_the_nearest(self) -> None:
         settings = {"routing_strategy": "usage-based-routing-v2"}

@@ -11,8 +11,10 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import warnings
@@ -25,6 +27,7 @@ import pytest
 import typer
 import yaml
 from openai.resources.videos import Videos
+from serving_parts import serving
 
 import router.sdk
 from router import Router, _logs
@@ -51,9 +54,10 @@ AS_JSON = "class AsJson"
 CHARACTERS = 'simplefilter("error", RouterWarning)'
 RECIPE = "def follow("
 TENANTS = "shops-heron.mp4"
+PROXY_CLIENT = 'stream_to_file("heron.mp4")'
 PROGRAMS = [
     *(TEN_LINES, FUNCTIONS, ERRORS, ONE_VIDEO, APPLICATION_TEST, METRICS, HOOK),
-    *(BEFORE, AFTER, AS_JSON, CHARACTERS, RECIPE, TENANTS),
+    *(BEFORE, AFTER, AS_JSON, CHARACTERS, RECIPE, TENANTS, PROXY_CLIENT),
 ]
 
 
@@ -263,6 +267,41 @@ def test_tenants_share_a_router_and_no_videos(folder: Path) -> None:
     exec(program(TENANTS), {})
 
     assert (folder / "shops-heron.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_the_proxy_is_called_by_curl_and_by_the_openai_client(folder: Path) -> None:
+    data = yaml.safe_load(next(block for block in blocks("yaml") if "body_timeout: 60" in block))
+    (curls,) = blocks("sh")
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl on the PATH")
+    with StandIn(accounts={"sk-1": "acme"}) as provider:
+        data["accounts"]["acme"]["base_url"] = provider.base_url
+        (folder / "proxy").mkdir()
+        with serving(folder / "proxy", data, environ={"ACME_KEY": "sk-1"}) as served:
+            source = program(PROXY_CLIENT).replace("http://127.0.0.1:4000/v1", served.url)
+            names: dict[str, Any] = {}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the client's own, of the API's end
+                exec(source, names)
+            names["client"].close()
+            assert (folder / "heron.mp4").read_bytes()[4:8] == b"ftyp"
+            clip = {"video": (folder / "luna.mp4").read_bytes()}
+            made = served.ask(
+                "POST", "/v1/videos/characters", key="pk-web", data={"name": "Luna"}, files=clip
+            )
+            told = {"CHARACTER": made.json()["id"], "VIDEO": names["video"].id}
+            script = curls.replace("http://127.0.0.1:4000/v1", served.url)
+            done = subprocess.run(
+                ["sh", "-ec", script.replace("curl ", "curl -sS --fail-with-body --noproxy '*' ")],
+                env={**os.environ, **told, "ROUTER_KEY": "pk-web"},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+        operations = [one.operation for one in provider.accepted]
+        assert operations == ["generation", "edit", "create_character", "generation", "edit"]
 
 
 def test_the_logging_page_lists_the_fields_and_the_words() -> None:

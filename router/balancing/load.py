@@ -126,7 +126,10 @@ class Load:
         job = self.running.get(holder)
         if job is not None:
             self.running[holder] = job.sighted(status, at)
-            self._note_queue(at)
+            # Thousands may run here, and each is looked at again and again: to count those that
+            # wait is worth it only where it may have changed.
+            if status != job.status or status == QUEUED or self._slots is not None:
+                self._note_queue(at)
             self._recount()
 
     def ended(self, holder: str) -> Job | None:

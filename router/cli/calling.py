@@ -30,7 +30,7 @@ from router.cli.endings import (
     words_of,
     words_of_system,
 )
-from router.cli.onlooker import loaded
+from router.cli.onlooker import filled, loaded
 from router.cli.servers import ended_by_signals
 from router.config import Config
 from router.errors import (
@@ -86,6 +86,12 @@ def _amount(text: str) -> float:
     return float(number(text))
 
 
+def _groups(text: str) -> str:
+    for name in text.split(","):
+        filled(name)
+    return text
+
+
 def writable(path: Path | None) -> Path | None:
     """Asked before anything is paid: whether the video will find a place."""
     if path is None:
@@ -103,18 +109,25 @@ def writable(path: Path | None) -> Path | None:
 
 
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="GROUP", help="The model group to ask.")
+    str | None,
+    typer.Option("--model", metavar="GROUP", parser=filled, help="The model group to ask."),
 ]
 Models = Annotated[
     str | None,
     typer.Option(
-        "--target-model-names", metavar="A,B", help="Several groups; the best of them all serves."
+        "--target-model-names",
+        metavar="A,B",
+        parser=_groups,
+        help="Several groups; the best of them all serves.",
     ),
 ]
 Account = Annotated[
     str | None,
     typer.Option(
-        "--account", metavar="NAME", help="Only this one; needed for a provider's own ids."
+        "--account",
+        metavar="NAME",
+        parser=filled,
+        help="Only this one; needed for a provider's own ids.",
     ),
 ]
 Timeout = Annotated[
@@ -131,7 +144,9 @@ Seconds = Annotated[
 ]
 Size = Annotated[
     str | None,
-    typer.Option("--size", metavar="WxH", help="The size of the picture, as 1280x720."),
+    typer.Option(
+        "--size", metavar="WxH", parser=filled, help="The size of the picture, as 1280x720."
+    ),
 ]
 MaxCost = Annotated[
     float | None,
@@ -458,7 +473,7 @@ def _meet(session: Session) -> None:
     try:
         session.router.share()
     except StateUnavailableError as error:
-        look.warn(f"{error}; this goes on without what the fleet knows")
+        look.warn(f"{happened(error)}; this goes on without what the fleet knows")
 
 
 # Answers ------------------------------------------------------------------------------------------

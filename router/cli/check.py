@@ -13,10 +13,11 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from router.cli import look
-from router.cli.onlooker import DEFAULT_FILE
+from router.cli.onlooker import DEFAULT_FILE, filled
 from router.cli.providers import can_do, taken
 from router.config import Config, Deployment, load_file
 from router.errors import ConfigError
+from router.providers import PROVIDERS, abilities
 from router.router import VOCABULARY
 
 __all__ = ["check", "placed", "refuse"]
@@ -28,7 +29,10 @@ NUMBERS = ("weight", "order")
 
 def check(
     file: Annotated[
-        str, typer.Argument(metavar="[FILE]", envvar="ROUTER_CONFIG", help="The YAML file.")
+        str,
+        typer.Argument(
+            metavar="[FILE]", envvar="ROUTER_CONFIG", parser=filled, help="The YAML file."
+        ),
     ] = DEFAULT_FILE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
@@ -126,7 +130,7 @@ def _paragraph(one: Deployment) -> tuple[Text, Text]:
 
 
 def _operations(one: Deployment) -> str:
-    return can_do(one.provider, one.operations)
+    return can_do(abilities(PROVIDERS[one.provider], one))
 
 
 def _dollars(one: Deployment) -> str:
@@ -175,9 +179,7 @@ def _facts(one: Deployment) -> dict[str, Any]:
         "weight": one.weight,
         "order": one.order,
         "operations": sorted(one.operations),
-        "parameters": {
-            name: args for name, args in taken(one.provider).items() if name in one.operations
-        },
+        "parameters": taken(abilities(PROVIDERS[one.provider], one)),
         "cost_per_second": _prices(one),
         "retires_on": one.retires_on and one.retires_on.isoformat(),
     }

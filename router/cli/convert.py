@@ -13,6 +13,7 @@ from rich.text import Text
 
 from router.cli import look
 from router.cli.check import placed, refuse
+from router.cli.onlooker import filled
 from router.config import convert_file
 from router.errors import ConfigError
 from router.router import VOCABULARY
@@ -28,10 +29,18 @@ _OPEN_HEADERS = frozenset({"openai-organization", "openai-project"})
 
 
 def convert(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="LiteLLM's YAML file.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", parser=filled, help="LiteLLM's YAML file.")
+    ],
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="NEW", help="Write this file, which is not there."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="NEW",
+            parser=filled,
+            help="Write this file, which is not there.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
@@ -79,7 +88,8 @@ def _tell(
         Text(f"{taken} of {look.plural(entries, 'model')} converted{where}", "bold"), soft_wrap=True
     )
     if names:
-        told = f"set {look.listed(names)}: their values stand in the file itself"
+        values = "its value stands" if len(names) == 1 else "their values stand"
+        told = f"set {look.listed(names)}: {values} in the file itself"
         err.print(Text(told), soft_wrap=True)
 
 

@@ -93,8 +93,9 @@ def words_of(error: RouterError, shell: Shell, config: Config | None) -> str:
 
 
 def happened(error: RouterError) -> str:
-    """What an error says, without advice."""
-    return f"{_said(error)} [{error.deployment}]" if error.deployment else _said(error)
+    """What an error says, without advice, and without a full stop: more follows in the line."""
+    said = _said(error).removesuffix(".")
+    return f"{said} [{error.deployment}]" if error.deployment else said
 
 
 # What the messages call by its name in Python.

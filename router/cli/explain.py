@@ -21,10 +21,10 @@ from router.cli.calling import (
     Size,
     calling,
 )
-from router.cli.onlooker import DEFAULT_FILE, AsJson, File
-from router.engine import USUAL_LENGTH
+from router.cli.onlooker import DEFAULT_FILE, AsJson, File, filled
 from router.errors import StateUnavailableError
 from router.inspection import Explained, Explanation
+from router.operations import USUAL_LENGTH
 from router.types import Operation, length_in
 
 __all__ = ["explain"]
@@ -63,11 +63,12 @@ def explain(
     seconds: Seconds = None,
     size: Size = None,
     video: Annotated[
-        str | None, typer.Option(metavar="ID", help="The video that the call is about.")
+        str | None,
+        typer.Option(metavar="ID", parser=filled, help="The video that the call is about."),
     ] = None,
     character: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Who is in it. Can be repeated."),
+        typer.Option(metavar="ID", parser=filled, help="Who is in it. Can be repeated."),
     ] = None,
     max_cost: MaxCost = None,
     account: Account = None,

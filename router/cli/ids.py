@@ -14,7 +14,7 @@ import typer
 from router.cli import look
 from router.cli.calling import Session, calling
 from router.cli.endings import EXIT_CODES, happened, words_of
-from router.cli.onlooker import DEFAULT_FILE, AsJson, File
+from router.cli.onlooker import DEFAULT_FILE, AsJson, File, filled
 from router.errors import InvalidIdError, NotFoundError, RouterError
 from router.ids import quoted
 from router.router import Router
@@ -38,7 +38,11 @@ def root(context: typer.Context) -> None:
 def locate(
     named: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="By default they are read from stdin, one a line."),
+        typer.Argument(
+            metavar="[ID]...",
+            parser=filled,
+            help="By default they are read from stdin, one a line.",
+        ),
     ] = None,
     config: File = DEFAULT_FILE,
     as_json: AsJson = False,
@@ -81,6 +85,8 @@ def _all(session: Session, given: Iterable[str]) -> int:
     if session.as_json:
         escaped = {_escaped(id_): why for id_, why in failed.items()}
         look.show_json({"located": found, "failed": escaped})
+    if not found and not failed:
+        session.warn("no id was given: stdin had none")
     return len(failed)
 
 

@@ -129,8 +129,15 @@ def warn(what: str) -> None:
 
 
 def show_json(value: object) -> None:
-    """Print for a program: plain JSON, in colour on a terminal."""
-    stdout().print_json(json.dumps(value, ensure_ascii=False))
+    """Print for a program: plain JSON, in colour on a terminal.
+
+    And nowhere else, also where a build server forces colour: what reads a pipe is a program.
+    """
+    out, told = stdout(), json.dumps(value, ensure_ascii=False, indent=2)
+    if out.file.isatty():
+        out.print_json(told)
+    else:
+        print(told, file=out.file, flush=True)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

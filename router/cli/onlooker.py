@@ -15,12 +15,33 @@ from router.cli import look
 from router.config import Config, load_file
 from router.router import VOCABULARY, Router
 
-__all__ = ["DEFAULT_FILE", "AsJson", "File", "Onlooker", "connected", "loaded", "looking", "where"]
+__all__ = [
+    "DEFAULT_FILE",
+    "AsJson",
+    "File",
+    "Onlooker",
+    "connected",
+    "filled",
+    "loaded",
+    "looking",
+    "where",
+]
+
+
+def filled(text: str) -> str:
+    """Words that name something. A script's variable that is not set must not become a call that
+    goes elsewhere than was meant."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty")
+    return text
+
 
 DEFAULT_FILE = "deployments.yaml"
 File = Annotated[
     str,
-    typer.Option("--config", metavar="FILE", envvar="ROUTER_CONFIG", help="The YAML file."),
+    typer.Option(
+        "--config", metavar="FILE", envvar="ROUTER_CONFIG", parser=filled, help="The YAML file."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

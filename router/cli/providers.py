@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -11,7 +11,7 @@ from router.cli import look
 from router.providers import OPTIONAL, PROVIDERS
 from router.types import Operation
 
-__all__ = ["can_do", "markdown", "providers", "taken"]
+__all__ = ["Able", "can_do", "markdown", "providers", "taken"]
 
 _YES, _NO = "yes", "–"
 
@@ -27,7 +27,7 @@ def providers(
     A deployment is no candidate for a call that it cannot take: see `drop_params` in the README.
     """
     if as_json:
-        look.show_json({name: taken(name) for name in PROVIDERS})
+        look.show_json({name: taken(PROVIDERS[name].parameters) for name in PROVIDERS})
     elif as_markdown:
         typer.echo(markdown())
     else:
@@ -38,25 +38,24 @@ def providers(
         out.print(table if look.fits(out, table) else _lines(), soft_wrap=True)
 
 
-def taken(name: str) -> dict[str, list[str]]:
-    """The operations of a provider, each with its optional arguments that are taken."""
-    provider = PROVIDERS[name]
-    return {
-        str(operation): sorted(provider.parameters[operation])
-        for operation in OPTIONAL
-        if operation in provider.operations
-    }
+Able: TypeAlias = Mapping[Operation, frozenset[str]]
+"""Operations, each with its optional arguments that are taken."""
 
 
-def can_do(name: str, operations: Collection[Operation]) -> str:
-    """What a deployment of this provider can do of `operations`, in one line."""
-    if operations == OPTIONAL.keys() and PROVIDERS[name].parameters == OPTIONAL:
-        return f"all {len(operations)}"
-    return ", ".join(_told(name, one) for one in sorted(operations))
+def taken(able: Able) -> dict[str, list[str]]:
+    """The same for programs, in the order of the table."""
+    return {str(one): sorted(able[one]) for one in OPTIONAL if one in able}
 
 
-def _told(name: str, operation: Operation) -> str:
-    lacking = OPTIONAL[operation] - PROVIDERS[name].parameters[operation]
+def can_do(able: Able) -> str:
+    """The same for people, in one line."""
+    if able == OPTIONAL:
+        return f"all {len(able)}"
+    return ", ".join(_told(one, able[one]) for one in sorted(able))
+
+
+def _told(operation: Operation, arguments: frozenset[str]) -> str:
+    lacking = OPTIONAL[operation] - arguments
     return f"{operation} (no {', '.join(sorted(lacking))})" if lacking else str(operation)
 
 
@@ -71,8 +70,7 @@ def markdown() -> str:
 def _lines() -> str:
     """One line for each of those who can do the same, where no table fits."""
     return "\n".join(
-        f"{', '.join(names)}: {can_do(names[0], PROVIDERS[names[0]].operations)}"
-        for names in _alike()
+        f"{', '.join(names)}: {can_do(PROVIDERS[names[0]].parameters)}" for names in _alike()
     )
 
 
@@ -80,13 +78,13 @@ def _alike() -> list[tuple[str, ...]]:
     """The providers, those together that can do the same."""
     found: dict[str, tuple[str, ...]] = {}
     for name in PROVIDERS:
-        can = repr(taken(name))
+        can = repr(taken(PROVIDERS[name].parameters))
         found[can] = (*found.get(can, ()), name)
     return list(found.values())
 
 
 def _rows() -> Iterator[list[str]]:
-    able: list[Mapping[str, list[str]]] = [taken(names[0]) for names in _alike()]
+    able = [taken(PROVIDERS[names[0]].parameters) for names in _alike()]
     for operation, optional in OPTIONAL.items():
         yield [str(operation), *(_YES if operation in can else _NO for can in able)]
         for name in sorted(optional):

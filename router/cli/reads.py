@@ -32,13 +32,13 @@ from router.cli.calling import (
     where_it_lives,
     writable,
 )
-from router.cli.onlooker import DEFAULT_FILE, AsJson, File
+from router.cli.onlooker import DEFAULT_FILE, AsJson, File, filled
 from router.router import Router
 from router.types import Video
 
 __all__ = ["content", "delete", "list_videos", "show", "wait"]
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The video.")]
+Id = Annotated[str, typer.Argument(metavar="ID", parser=filled, help="The video.")]
 _COLOURS = {"completed": "green", "failed": "red", "expired": "red", "cancelled": "red"}
 
 
@@ -143,7 +143,8 @@ def show(video: str, account: str | None, config: str, as_json: bool) -> None:
 def list_videos(
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How many at most.")] = 20,
     after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Where the page before ended.")
+        str | None,
+        typer.Option(metavar="CURSOR", parser=filled, help="Where the page before ended."),
     ] = None,
     order: Annotated[Order, typer.Option(help="The newest first, or the oldest.")] = Order.DESC,
     model: Model = None,

@@ -66,7 +66,7 @@ def stand_in(
 ) -> None:
     """Serve a video provider that costs nothing, until Ctrl-C: for tests of apps and routers.
 
-    It speaks the dialects of OpenAI and RunwayML, hands out a real MP4 clip, and fails on demand.
+    It speaks the dialects of all providers, hands out a real MP4 clip, and fails on demand.
     A fault is KIND or KIND=VALUE, and what else there is to say of it:
 
     - `status=503,operation=generation,times=3,header.Retry-After=2`

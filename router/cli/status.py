@@ -16,7 +16,7 @@ from rich.text import Text
 
 from router.cli import look
 from router.cli.calling import Account
-from router.cli.onlooker import DEFAULT_FILE, AsJson, File, Onlooker, looking
+from router.cli.onlooker import DEFAULT_FILE, AsJson, File, Onlooker, filled, looking
 from router.cli.reads import show
 from router.cli.servers import ended_by_signals
 from router.errors import StateUnavailableError
@@ -33,7 +33,9 @@ def status(
     named: Annotated[
         str | None,
         typer.Argument(
-            metavar="[ID|SECONDS]", help="A video; or with --watch how often, by default 2."
+            metavar="[ID|SECONDS]",
+            parser=filled,
+            help="A video; or with --watch how often, by default 2.",
         ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,

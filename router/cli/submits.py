@@ -28,18 +28,12 @@ from router.cli.calling import (
     calling,
     number,
 )
-from router.cli.onlooker import DEFAULT_FILE, AsJson, File
+from router.cli.onlooker import DEFAULT_FILE, AsJson, File, filled
 from router.errors import AmbiguousSubmitError
 from router.router import Router
 from router.types import Routing, Video
 
 __all__ = ["character", "edit", "extend", "generate", "remix"]
-
-
-def _prompt(text: str) -> str:
-    if not text.strip():
-        raise typer.BadParameter("it is empty")
-    return text
 
 
 def _copies(text: str) -> int | str:
@@ -66,7 +60,7 @@ def _file(text: str) -> Path:
 
 def _source(text: str) -> dict[str, Any]:
     """A video that exists, by its id, or one to upload."""
-    if Path(text).is_file():
+    if Path(filled(text)).is_file():
         return {"video": Path(text)}
     # An id that a provider gave may be anything, but hardly looks like this.
     if os.sep in text or Path(text).suffix:
@@ -74,9 +68,7 @@ def _source(text: str) -> dict[str, Any]:
     return {"video_id": text}
 
 
-Prompt = Annotated[
-    str, typer.Argument(metavar="PROMPT", callback=_prompt, help="What is to be seen.")
-]
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", parser=filled, help="What is to be seen.")]
 Source = Annotated[
     Any, typer.Argument(metavar="ID|FILE", parser=_source, help="A video: its id, or a clip.")
 ]
@@ -85,6 +77,7 @@ Key = Annotated[
     typer.Option(
         "--idempotency-key",
         metavar="KEY",
+        parser=filled,
         help="However often it is asked for under this key, it is made once (needs a redis_url).",
     ),
 ]
@@ -92,7 +85,7 @@ Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the job has
 
 
 def character(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As prompts call it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", parser=filled, help="As prompts call it.")],
     clip: Annotated[
         Path, typer.Argument(metavar="CLIP", parser=_file, help="A short video of it.")
     ],
@@ -144,7 +137,11 @@ def generate(
     size: Size = None,
     character: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Who is in it; the prompt names them. Can be repeated."),
+        typer.Option(
+            metavar="ID",
+            parser=filled,
+            help="Who is in it; the prompt names them. Can be repeated.",
+        ),
     ] = None,
     input_reference: Annotated[
         str | None,
@@ -262,7 +259,7 @@ def extend(
 
 
 def remix(
-    video: Annotated[str, typer.Argument(metavar="ID", help="The video.")],
+    video: Annotated[str, typer.Argument(metavar="ID", parser=filled, help="The video.")],
     prompt: Prompt,
     wait: Wait = False,
     output: Output = None,

@@ -76,7 +76,7 @@ def _rest(written: Mapping[Any, Any], made: Conversion) -> None:
     """Note what no other part has taken."""
     known: dict[str, set[str]] = {
         "router_settings": {"routing_strategy", "model_group_alias", *REDIS, *LISTS},
-        "litellm_settings": {*LISTS},
+        "litellm_settings": {"drop_params", *LISTS},
         "general_settings": set(),
     }
     for places in SETTINGS.values():
@@ -133,8 +133,9 @@ def guessed(data: Mapping[str, Any]) -> dict[str, Any]:
         plain = VARIABLE.sub(r"\1", value)
         if key == "base_url":
             return f"https://{re.sub('[^a-z0-9]', '-', plain.lower())}.invalid"
-        # Numbers pass for text, and text does not pass for numbers.
+        # Numbers pass for text and for a flag, and text does not pass for either.
         numbers = {"weight", "order", "rpm", "max_parallel_requests", "timeout", "retries"}
+        numbers |= {"drop_params"}
         fixed = {"redis_url": "redis://h", "strategy": None} | dict.fromkeys(numbers, "1")
         return fixed.get(key, "1" if key == "cost_per_second" else plain)
 

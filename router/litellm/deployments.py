@@ -24,6 +24,7 @@ _ADDRESSES = {
     "openrouter": "https://openrouter.ai/api/v1",
     "gemini": "https://generativelanguage.googleapis.com/v1beta",
     "xai": "https://api.x.ai/v1",
+    "fal_ai": "https://queue.fal.run",
 }
 # What LiteLLM takes from the environment where an entry names no key.
 _DEFAULT_KEYS = {
@@ -33,6 +34,7 @@ _DEFAULT_KEYS = {
     "openrouter": "OPENROUTER_API_KEY",
     "gemini": "GEMINI_API_KEY",
     "xai": "XAI_API_KEY",
+    "fal_ai": "FAL_AI_API_KEY",
 }
 _AD_KEYS = ("azure_ad_token", "client_id", "client_secret", "azure_username")
 
@@ -65,6 +67,8 @@ def _address(entry: Entry, made: Conversion) -> _Address:
             default = None
     elif entry.vendor in _ADDRESSES:
         url = url or _ADDRESSES[entry.vendor]
+        if entry.vendor == "gemini":
+            url = _gemini_url(url)
     elif entry.vendor == "openai" and base is None:
         url = _OPENAI
         made.note(url_place, str(entry.params["model"]), CLOSED)
@@ -88,6 +92,13 @@ def _azure_url(base: Any, version: Any) -> Any:
     if not says(version) or "api-version=" in base:
         return base
     return f"{base}{'&' if '?' in base else '?'}api-version={version}"
+
+
+def _gemini_url(base: Any) -> Any:
+    """LiteLLM is told the address without the API's version, and adds it whatever the path."""
+    if not isinstance(base, str) or base.rstrip("/").endswith("/v1beta"):
+        return base
+    return f"{base.rstrip('/')}/v1beta"
 
 
 def _split(url: str) -> SplitResult | None:
@@ -187,7 +198,7 @@ def _deployment(
         put("base_url", address.url, address.url_place)
     headers, place = _headers(entry, made)
     put("headers", headers or None, place)
-    for key in ("weight", "order", "rpm", "max_parallel_requests", "timeout"):
+    for key in ("weight", "order", "rpm", "max_parallel_requests", "timeout", "drop_params"):
         written, place = entry.params.get(key), entry.places.get(key, entry.place)
         put(key, made.ours(written, place), place)
     if entry.paused:

@@ -3,7 +3,7 @@
 Such a file is mostly about chat, so an entry has to show that it makes videos. The first of these
 that says something decides:
 
-1. its provider, which must be one of ours (`hosted_vllm` is our `openai`, the dialect of vLLM);
+1. its provider, which must be one of ours (`hosted_vllm` is our `vllm-omni`, `fal_ai` our `fal`);
 2. `model_info.mode`: `video_generation`, or another;
 3. the name of the model (`litellm_params.model`, `model_info.base_model`): a word of a family that
    makes videos (sora, gen4, wan2, …, or just "video"), or of one that makes something else;
@@ -29,7 +29,7 @@ from router.litellm.conversion import Conversion, says
 
 __all__ = ["Entry", "entries"]
 
-_PROVIDERS = {"hosted_vllm": "openai"}
+_PROVIDERS = {"hosted_vllm": "vllm-omni", "fal_ai": "fal"}
 _VIDEO_MODE = "video_generation"
 
 # The families stand at the start of a word and end where a letter would go on.
@@ -222,6 +222,7 @@ def _leftovers(entry: Entry, written: Mapping[Any, Any], made: Conversion) -> No
     """Note what a taken entry says that has no place here."""
     taken = {"model", "custom_llm_provider", "litellm_credential_name", "api_base", "base_url"}
     taken |= {"api_key", "headers", "extra_headers", "weight", "order", "rpm", "timeout"}
+    taken |= {"drop_params"}
     taken |= {"max_parallel_requests", "output_cost_per_video_per_second", "output_cost_per_second"}
     taken |= {"azure": {"api_version"}, "openai": {"organization"}}.get(entry.provider, set())
     made.unused(

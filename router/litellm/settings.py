@@ -56,6 +56,7 @@ def write_settings(
                 made.put(ours, at, key, made.ours(value, (section, name)), (section, name))
                 break
     _redis(router, ours, made)
+    _dropping(sections.get("litellm_settings", {}), made)
     _aliases(router.get("model_group_alias"), groups, made)
     fallbacks = _fallbacks(sections, set(groups), made)
     if fallbacks:
@@ -93,6 +94,17 @@ def _redis(router: Mapping[Any, Any], ours: dict[str, Any], made: Conversion) ->
     if "redis_db" in parts:
         url += f"/{parts['redis_db']}"
     made.put(ours, ("settings",), "redis_url", f"redis://{url}", place)
+
+
+def _dropping(litellm: Mapping[Any, Any], made: Conversion) -> None:
+    """What LiteLLM says once of all models, deployments say each; their own word counts."""
+    value, place = litellm.get("drop_params"), ("litellm_settings", "drop_params")
+    if not says(value):
+        return
+    for index, one in enumerate(made.data["deployments"]):
+        if "drop_params" not in one:
+            at = ("deployments", index)
+            made.put(one, at, "drop_params", made.ours(value, place), place)
 
 
 def _aliases(written: object, groups: dict[str, list[dict[str, Any]]], made: Conversion) -> None:

@@ -1,6 +1,13 @@
 """Calls as values: what a public method makes of its arguments before anything is decided."""
 
-from router.operations.call import MOST_COPIES, Call, Demand, Options, SubmitOptions
+from router.operations.call import (
+    MOST_COPIES,
+    USUAL_LENGTH,
+    Call,
+    Demand,
+    Options,
+    SubmitOptions,
+)
 from router.operations.describe import (
     content,
     create_character,
@@ -19,6 +26,7 @@ from router.operations.upload import Upload, opened
 
 __all__ = [
     "MOST_COPIES",
+    "USUAL_LENGTH",
     "Call",
     "Demand",
     "Options",

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import IO, Any, Generic, TypedDict, TypeVar
 
 from router.tenants import Tenant
-from router.types import AsyncWritable, FileInput, Operation
+from router.types import AsyncWritable, FileInput, Operation, length_in
 
-__all__ = ["MOST_COPIES", "Call", "Demand", "Options", "SubmitOptions"]
+__all__ = ["MOST_COPIES", "USUAL_LENGTH", "Call", "Demand", "Options", "SubmitOptions"]
 
 # Copies of one character at most, so that an id stays short enough for a URL.
 MOST_COPIES = 8
+# Seconds of video, where a call names none.
+USUAL_LENGTH = 4.0
 
 AnswerT = TypeVar("AnswerT", covariant=True)
 
@@ -23,8 +25,13 @@ class Demand:
     """What a call asks for, as far as it tells candidates apart: so many `seconds` of video."""
 
     operation: Operation
-    seconds: float = 4.0
+    seconds: float = USUAL_LENGTH
     size: str | None = None
+
+    @classmethod
+    def of(cls, call: Call[Any]) -> Demand:
+        """What a call asks for; what names no length is taken to be as long as usual."""
+        return cls(call.operation, length_in(call.seconds) or USUAL_LENGTH, call.size)
 
 
 class Options(TypedDict, total=False):

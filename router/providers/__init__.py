@@ -4,6 +4,7 @@ Adding one is a file with a class of five methods, and a line here. A preset is 
 same dialect with another address or header, or the part of it that a server speaks.
 """
 
+from router.providers.abilities import abilities
 from router.providers.base import OPTIONAL, Bound, Lack, Provider, without
 from router.providers.fal import Fal
 from router.providers.gemini import Gemini
@@ -13,7 +14,7 @@ from router.providers.runwayml import RunwayML
 from router.providers.self_hosted import SGLANG, VLLM_OMNI
 from router.providers.xai import XAI
 
-__all__ = ["OPTIONAL", "PROVIDERS", "Bound", "Lack", "Provider", "without"]
+__all__ = ["OPTIONAL", "PROVIDERS", "Bound", "Lack", "Provider", "abilities", "without"]
 
 PROVIDERS: dict[str, Provider] = {
     "openai": OpenAIDialect(),

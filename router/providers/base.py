@@ -15,16 +15,18 @@ from router.config import Deployment
 from router.ids import is_usable
 from router.messages import ErrorBody, InvalidBody, Reply, Request
 from router.operations import Call, Upload
-from router.types import Answer, Operation
+from router.types import Answer, Operation, Video
 
 __all__ = [
     "OPTIONAL",
     "Bound",
     "Lack",
     "Provider",
-    "bearer",
+    "identity",
+    "no_variants",
     "read_answer",
     "read_error",
+    "text_or_none",
     "usual_lacks",
     "without",
 ]
@@ -92,8 +94,7 @@ class Lack:
 
 def usual_lacks(name: str, call: Call[Any]) -> Iterator[Lack]:
     """What most others than OpenAI lack: characters, file ids, parts of seconds, and variants."""
-    if call.operation is Operation.CONTENT and call.variant != "video":
-        yield Lack("variant", f"{name} has no variants of a video but the video", whole=True)
+    yield from no_variants(name, call)
     if call.operation is not Operation.GENERATION:
         return
     if call.ids:
@@ -108,11 +109,19 @@ def usual_lacks(name: str, call: Call[Any]) -> Iterator[Lack]:
         yield Lack("seconds", advice)
 
 
-def bearer(deployment: Deployment) -> dict[str, str]:
-    """The headers of who takes the key as a bearer's and answers with JSON."""
+def no_variants(name: str, call: Call[Any]) -> Iterator[Lack]:
+    """The lack of who keeps of a video nothing but the video."""
+    if call.operation is Operation.CONTENT and call.variant != "video":
+        yield Lack("variant", f"{name} has no variants of a video but the video", whole=True)
+
+
+def identity(
+    deployment: Deployment, *, header: str = "authorization", scheme: str = "Bearer "
+) -> dict[str, str]:
+    """The headers of whom we ask as, for answers in JSON; without a key, of nobody."""
     headers = {"accept": "application/json", "user-agent": "video-router"}
     if deployment.api_key is not None:
-        headers["authorization"] = f"Bearer {deployment.api_key.get_secret_value()}"
+        headers[header] = scheme + deployment.api_key.get_secret_value()
     return headers
 
 
@@ -173,8 +182,16 @@ def read_error(reply: Reply) -> Any:
         return reply.body.decode("utf-8", "replace").strip()
 
 
+def text_or_none(value: object) -> str | None:
+    """A code, which some write as a number."""
+    return None if value is None else str(value)
+
+
 def read_answer(model: type[AnswerT], data: Mapping[str, Any]) -> AnswerT:
     """`data` as an answer; raises `InvalidBody` where it lacks what makes it one."""
+    said = data.get("error")
+    if model is Video and isinstance(said, str) and said:
+        data = {**data, "error": {"message": said}}  # else tolerance would drop it
     try:
         answer = model.tolerant(data)
     except ValidationError as exc:

@@ -38,8 +38,9 @@ from router.config import Deployment
 from router.errors import JobFailedError, UnsupportedOperationError, VideoNotReadyError
 from router.messages import ErrorBody, InvalidBody, Reply, Request, join_url, json_body, json_object
 from router.operations import Call
-from router.providers.base import Bound, Lack, read_answer, read_error
+from router.providers.base import Bound, Lack, identity, read_answer, read_error, text_or_none
 from router.providers.inline import inline_body
+from router.providers.links import download, web_address
 from router.providers.shapes import lacks_of_size, shaped
 from router.types import Answer, Character, Operation, Video, VideoDeleted
 
@@ -54,6 +55,8 @@ _ASPECTS = ("16:9", "9:16")
 _NAMESPACES = ("workflows", "comfy")
 _STATUSES = {"IN_QUEUE": "queued", "IN_PROGRESS": "in_progress"}
 _CANCELLED = ("client_cancelled", "client_disconnected")
+# What only an app answers, and only to what it was given, in whatever words.
+_OF_INPUT = (400, 413, 415, 422)
 _SUPPLIERS = ("downstream_service_error", "downstream_service_unavailable")
 _ASK_AGAIN_SECONDS = 5.0
 # Between two looks at a character that is being made.
@@ -98,10 +101,7 @@ class Fal:
         return ()
 
     def headers(self, deployment: Deployment) -> dict[str, str]:
-        headers = {"accept": "application/json", "user-agent": "video-router"}
-        if deployment.api_key is not None:
-            headers["authorization"] = f"Key {deployment.api_key.get_secret_value()}"
-        return headers
+        return identity(deployment, scheme="Key ")
 
     def request(self, bound: Bound) -> Request:
         match bound.call.operation:
@@ -113,6 +113,8 @@ class Fal:
                 return Request("PUT", _url(bound, _native(bound), "cancel"))
         then: _Then = partial(_READ.get(bound.call.operation, _video), bound)
         prelude = bound.call.operation is Operation.REMIX
+        if prelude:
+            _submit_remix(bound, "")  # what cannot be written fails before anything is asked
         return _Look(bound, _native(bound), then, prelude).status()
 
     def answer(self, bound: Bound, reply: Reply) -> Answer | Request:
@@ -186,7 +188,9 @@ class _Look:
 def _failure(reply: Reply, status: Mapping[str, Any]) -> dict[str, str]:
     """Why a request failed; `InvalidBody` where what was refused is the question."""
     message, code = _said(read_error(reply))
-    code = code or status.get("error_type")
+    code = code or status.get("error_type") or reply.headers.get("x-fal-error-type")
+    if not code and (reply.status in _OF_INPUT or status.get("error")):
+        code = str(reply.status)
     if reply.status in (401, 403, 404, 429) or not code:
         raise InvalidBody("a refusal that names no failure of the request")
     error = {"code": str(code), "message": message or str(status.get("error") or code)}
@@ -203,7 +207,7 @@ def _said(data: Any) -> tuple[str, str | None]:
     if isinstance(detail, list) and detail and all(isinstance(one, dict) for one in detail):
         code = code or detail[0].get("type")
         detail = "; ".join(map(_sentence, detail))
-    return str(detail), None if code is None else str(code)
+    return str(detail), text_or_none(code)
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
@@ -261,6 +265,10 @@ def _remix(bound: Bound, result: Mapping[str, Any]) -> Request:
     id = result.get("video_id")
     if not isinstance(id, str):
         raise UnsupportedOperationError("fal can remix only what Sora 2 has made")
+    return _submit_remix(bound, id)
+
+
+def _submit_remix(bound: Bound, id: str) -> Request:
     fields = {"prompt": bound.call.prompt, "video_id": id, **(bound.call.extra_body or {})}
     url = _submit_url(bound, f"{_SORA}/video-to-video/remix")
     return Request("POST", url, body=json_body(fields), reader=partial(_remix_started, bound))
@@ -341,8 +349,10 @@ def _video(bound: Bound, result: Mapping[str, Any]) -> Video:
 def _download(bound: Bound, result: Mapping[str, Any]) -> Request:
     variant = bound.call.variant
     if variant != "video" and not _is_file(result.get(variant)):
-        raise UnsupportedOperationError(f"{_app(bound.native)} made no {variant}")
-    return Request("GET", _link(result, variant), {"accept": "*/*"}, download=True)
+        made = ", ".join(sorted(name for name, value in result.items() if _is_file(value)))
+        said = f"{_app(_native(bound))} made no {variant}; it made {made or 'no file'}"
+        raise UnsupportedOperationError(said)
+    return download(_link(result, variant))
 
 
 def _character(result: Mapping[str, Any]) -> Character:
@@ -351,10 +361,7 @@ def _character(result: Mapping[str, Any]) -> Character:
 
 def _link(result: Mapping[str, Any], name: str) -> str:
     file = result.get(name)
-    url = file.get("url") if isinstance(file, dict) else None
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        raise InvalidBody(f"the result has no {name}")
-    return url
+    return web_address(file.get("url") if isinstance(file, dict) else None, name)
 
 
 def _is_file(value: object) -> bool:

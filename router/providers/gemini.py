@@ -4,9 +4,13 @@ Facts: the official SDK `google-genai` 2.34 (`models.generate_videos`, `operatio
 `files.download`), API version v1beta, and the guide at ai.google.dev/gemini-api/docs/video as it
 was in 2026: lengths, sizes, what can be extended, redirected downloads, two days of keeping.
 
-Google shut the last of these models down in its own Gemini API on 2026-10-22, and `google-genai` 3
-no longer speaks this part of it; what answers there is Omni, by another interface (Interactions).
-Like OpenAI's, the dialect lives on in servers that are compatible.
+Whether Google still answers is doubtful. Sure is that `google-genai` 3.4.0 refuses to generate
+videos with a key of the Gemini API, and knows them on Google's Agent Platform only, which is
+another address and another login. A reseller (docs.apiyi.com, notice of 2026-10-25) tells that
+Google ended the three Veo 3.1 models there on 2026-10-22, names Omni as their heir, which has
+another interface (Interactions), and points to Google's own list of deprecations; no copy of that
+list was found that says so. What is gone is a 404 that names the model, so that a group goes on
+elsewhere. Like OpenAI's, the dialect lives on in servers that are compatible.
 
     generation   POST models/M:predictLongRunning ─▶ the name of an operation
     status       GET  models/M/operations/X       ─▶ done? then the address of a file, or why not
@@ -28,7 +32,7 @@ from urllib.parse import urljoin, urlsplit
 
 from router.clips import size_in
 from router.config import Deployment
-from router.errors import BadRequestError, JobFailedError, VideoNotReadyError
+from router.errors import BadRequestError, JobFailedError
 from router.messages import (
     ErrorBody,
     InvalidBody,
@@ -40,8 +44,16 @@ from router.messages import (
 )
 from router.operations import Call
 from router.outcomes import seconds_in
-from router.providers.base import Bound, Lack, read_answer, read_error
+from router.providers.base import (
+    Bound,
+    Lack,
+    identity,
+    no_variants,
+    read_answer,
+    read_error,
+)
 from router.providers.inline import inline_body
+from router.providers.links import download, must_be_done, web_address
 from router.types import Answer, Operation, Video
 
 __all__ = ["Gemini"]
@@ -100,16 +112,10 @@ class Gemini:
                 return tuple(_lacks(call, _lengths(call, deployment)))
             case Operation.EXTENSION:
                 return tuple(_lacks_to_extend(call))
-            case Operation.CONTENT if call.variant != "video":
-                advice = "gemini has no variants of a video but the video"
-                return (Lack("variant", advice, whole=True),)
-        return ()
+        return tuple(no_variants("gemini", call))
 
     def headers(self, deployment: Deployment) -> dict[str, str]:
-        headers = {"accept": "application/json", "user-agent": "video-router"}
-        if deployment.api_key is not None:
-            headers["x-goog-api-key"] = deployment.api_key.get_secret_value()
-        return headers
+        return identity(deployment, header="x-goog-api-key", scheme="")
 
     def request(self, bound: Bound) -> Request:
         match bound.call.operation:
@@ -154,11 +160,11 @@ class Gemini:
             return self._fetching(bound, url, _REDIRECTS)
 
     def _fetching(self, bound: Bound, url: str, redirects: int) -> Request:
-        deployment, headers = bound.deployment, {"accept": "*/*"}
+        deployment, request = bound.deployment, download(url)
         if _origin(url) == _origin(deployment.base_url):
             own = {name: value.get_secret_value() for name, value in deployment.headers.items()}
-            headers = {**self.headers(deployment), **own, **headers}
-        request = Request("GET", url, headers, download=True)
+            request.headers = {**self.headers(deployment), **own, **request.headers}
+            request.by_link = False
         if redirects:
             request.verdict = True
             request.reader = functools.partial(self._moved, bound, url, redirects)
@@ -373,21 +379,15 @@ def _uri_in(made: Mapping[str, Any]) -> str | None:
     sample = samples[0] if isinstance(samples, list) and samples else None
     video = sample.get("video") if isinstance(sample, dict) else None
     uri = video.get("uri") if isinstance(video, dict) else None
-    return uri if isinstance(uri, str) and uri.startswith(("http://", "https://")) else None
+    with contextlib.suppress(InvalidBody):
+        return web_address(uri, "file")
+    return None
 
 
 def _file_of(native: str, operation: Mapping[str, Any]) -> str:
     """The address of the video that an operation made; raises where there is none."""
-    video = _video(native, operation)
-    if video.failed:
-        error = video.error
-        raise JobFailedError(
-            (error and error.message) or "the job failed", code=error.code if error else None
-        )
-    uri = _uri_in(_made(operation))
-    if uri is None:
-        raise VideoNotReadyError("the job is in progress", retry_after=_POLL_SECONDS)
-    return uri
+    must_be_done(_video(native, operation), _POLL_SECONDS)
+    return web_address(_uri_in(_made(operation)), "file")
 
 
 # Errors ------------------------------------------------------------------------------------------

@@ -18,14 +18,17 @@ def inline_body(
 ) -> Body:
     """The JSON that `write` makes, with the file where it puts the string that it is given.
 
-    The file stands there as a data URL, or `bare`, as its base64 and nothing else.
+    The file stands there as a data URL, or `bare`, as its base64 and nothing else. Where `write`
+    has no use for the string, since the caller's own fields take its place, no file is sent.
     """
     mark = secrets.token_hex(16)
-    (written,) = json_body(write(mark)).segments
+    # The type is the caller's word, and a JSON string's to escape.
+    whole = json_body(write(mark if bare else f"data:{upload.content_type};base64,{mark}"))
+    (written,) = whole.segments
     assert isinstance(written, bytes)
-    before, _, after = written.partition(mark.encode())
-    if not bare:
-        before += f"data:{upload.content_type};base64,".encode()
+    before, found, after = written.partition(mark.encode())
+    if not found:
+        return whole
     file = _Base64(upload.source)
     length = len(before) + file.size + len(after)
     return Body("application/json", (before, file, after), length)

@@ -32,8 +32,10 @@ from router.providers.base import (
     OPTIONAL,
     Bound,
     Lack,
+    identity,
     read_answer,
     read_error,
+    text_or_none,
     usual_lacks,
 )
 from router.types import Answer, Character, Operation, Video, VideoDeleted, VideoPage
@@ -92,12 +94,8 @@ class OpenAIDialect:
         return () if self._subset is None else tuple(usual_lacks(self._subset.name, call))
 
     def headers(self, deployment: Deployment) -> dict[str, str]:
-        headers = {"accept": "application/json", "user-agent": "video-router"}
-        if deployment.api_key is not None:
-            key = deployment.api_key.get_secret_value()
-            bearer = self._key_header == "authorization"
-            headers[self._key_header] = f"Bearer {key}" if bearer else key
-        return headers
+        scheme = "Bearer " if self._key_header == "authorization" else ""
+        return identity(deployment, header=self._key_header, scheme=scheme)
 
     def request(self, bound: Bound) -> Request:
         return _BUILD[bound.call.operation](self, bound)
@@ -121,7 +119,8 @@ class OpenAIDialect:
         if not isinstance(error, dict):
             return ErrorBody(str(error))
         message = error.get("message") or error.get("detail") or ""
-        return ErrorBody(str(message), _text(error.get("code")), _text(error.get("type")))
+        code, kind = text_or_none(error.get("code")), text_or_none(error.get("type"))
+        return ErrorBody(str(message), code, kind)
 
     # Requests, by operation ---------------------------------------------------------------------
 
@@ -161,7 +160,9 @@ class OpenAIDialect:
         assert self._subset is not None
         image = self._subset.image(call.reference["image_url"]) if call.reference else {}
         user = {"user": call.user} if self._subset.user else {}
-        return {"input_reference": None, **image, **user}
+        # "8.0" is whole, and no whole number to those who read it.
+        length = None if call.seconds is None else str(int(float(call.seconds)))
+        return {"input_reference": None, "seconds": length, **image, **user}
 
     def _edit(self, bound: Bound) -> Request:
         return self._from_source(bound, "edits", {"prompt": bound.call.prompt})
@@ -250,7 +251,3 @@ def _page(data: Mapping[str, Any], limit: int) -> VideoPage:
     # Who does not say whether there is more may have more behind a full page.
     has_more = data.get("has_more", len(videos) >= limit)
     return VideoPage(data=videos, has_more=has_more is True)
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)

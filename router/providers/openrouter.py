@@ -31,7 +31,15 @@ from router.messages import (
     json_object,
 )
 from router.operations import Call
-from router.providers.base import Bound, Lack, bearer, read_answer, read_error, usual_lacks
+from router.providers.base import (
+    Bound,
+    Lack,
+    identity,
+    read_answer,
+    read_error,
+    text_or_none,
+    usual_lacks,
+)
 from router.providers.inline import inline_body
 from router.types import Answer, Operation, Video
 
@@ -58,7 +66,7 @@ class OpenRouter:
         return tuple(usual_lacks("openrouter", call))
 
     def headers(self, deployment: Deployment) -> dict[str, str]:
-        return bearer(deployment)
+        return identity(deployment)
 
     def request(self, bound: Bound) -> Request:
         match bound.call.operation:
@@ -82,8 +90,7 @@ class OpenRouter:
         error = data.get("error", data) if isinstance(data, dict) else data
         if not isinstance(error, dict):
             return ErrorBody(str(error))
-        code = error.get("code")
-        return ErrorBody(str(error.get("message") or ""), None if code is None else str(code))
+        return ErrorBody(str(error.get("message") or ""), text_or_none(error.get("code")))
 
 
 def _url(bound: Bound, *path: str) -> str:
@@ -120,10 +127,8 @@ def _shape(size: str) -> str:
 
 
 def _video(job: Mapping[str, Any]) -> Video:
-    status, error = job.get("status"), job.get("error")
-    known: dict[str, Any] = {"status": _STATUSES.get(status, status)} if status else {}
-    if isinstance(error, str):
-        known["error"] = {"code": None, "message": error}
+    status = job.get("status")
+    known = {"status": _STATUSES.get(status, status)} if isinstance(status, str) else {}
     # The links open the video to whoever holds them: they are for `content`, not for a log.
     rest = {k: v for k, v in job.items() if k not in ("urls", "unsigned_urls", "polling_url")}
     return read_answer(Video, {**rest, **known})

@@ -15,14 +15,13 @@ import datetime
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from router.config import Deployment
-from router.errors import JobFailedError, VideoNotReadyError
 from router.messages import (
     ErrorBody,
-    InvalidBody,
     Reply,
     Request,
     join_url,
@@ -30,13 +29,25 @@ from router.messages import (
     json_object,
 )
 from router.operations import Call
-from router.providers.base import Bound, Lack, bearer, read_answer, read_error, usual_lacks
+from router.providers.base import (
+    Bound,
+    Lack,
+    identity,
+    read_answer,
+    read_error,
+    text_or_none,
+    usual_lacks,
+)
 from router.providers.inline import inline_body
+from router.providers.links import download, must_be_done, web_address
 from router.types import Answer, Operation, Video, VideoDeleted
 
 __all__ = ["RunwayML"]
 
 _API_VERSION = "2024-11-06"
+# An empty purse is told as a bad request (runwayml/sdk-node, issue 28), and no caller can help it.
+_NO_CREDIT = re.compile(r"not have enough credits", re.IGNORECASE)
+_OF_ACCOUNT = (400, 402, 403)
 # The SDK asks to look at a task no more often than this.
 _POLL_SECONDS = 5.0
 _GEN4 = ("1280:720", "720:1280", "1104:832", "960:960", "832:1104", "1584:672")
@@ -84,7 +95,7 @@ class RunwayML:
         return (*usual, *(lack for lack in more if lack.parameter not in known))
 
     def headers(self, deployment: Deployment) -> dict[str, str]:
-        return {**bearer(deployment), "x-runway-version": _API_VERSION}
+        return {**identity(deployment), "x-runway-version": _API_VERSION}
 
     def request(self, bound: Bound) -> Request:
         operation = bound.call.operation
@@ -108,7 +119,10 @@ class RunwayML:
         data = read_error(reply)
         said = data.get("error") if isinstance(data, dict) else data
         code = data.get("code") if isinstance(data, dict) else None
-        return ErrorBody(str(said or ""), None if code is None else str(code))
+        body = ErrorBody(str(said or ""), text_or_none(code))
+        if reply.status in _OF_ACCOUNT and _NO_CREDIT.search(body.message):
+            return replace(body, type="insufficient_quota", means=429)
+        return body
 
 
 def _lacks_of_model(call: Call[Any], model: str) -> Iterator[Lack]:
@@ -184,13 +198,11 @@ def _started(bound: Bound, data: Mapping[str, Any]) -> Video:
 
 def _video(task: Mapping[str, Any]) -> Video:
     status = task.get("status")
-    progress = task.get("progress")
-    done = 100 if status == "SUCCEEDED" else 0
     known: dict[str, Any] = {
         "id": task.get("id"),
         "status": _STATUSES.get(status, status) if isinstance(status, str) else status,
         "created_at": _unix(task.get("createdAt")),
-        "progress": round(progress * 100) if isinstance(progress, (int, float)) else done,
+        "progress": _percent(task.get("progress"), 100 if status == "SUCCEEDED" else 0),
     }
     if status == "FAILED":
         known["error"] = {"code": task.get("failureCode"), "message": task.get("failure")}
@@ -199,24 +211,20 @@ def _video(task: Mapping[str, Any]) -> Video:
 
 
 def _download(task: Mapping[str, Any]) -> Request:
-    video = _video(task)
-    if video.failed:
-        error = video.error
-        raise JobFailedError(
-            (error and error.message) or f"the task is {video.status}",
-            code=error.code if error else None,
-        )
-    if not video.done:
-        raise VideoNotReadyError(f"the task is {video.status}", retry_after=_POLL_SECONDS)
+    must_be_done(_video(task), _POLL_SECONDS)
     output = task.get("output")
     url = output[0] if isinstance(output, list) and output else None
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        raise InvalidBody("the task has no output to download")
-    return Request("GET", url, {"accept": "*/*"}, download=True)
+    return download(web_address(url, "output"))
+
+
+def _percent(fraction: object, otherwise: int) -> int:
+    """How much of a task is done, of which the provider tells a part of one."""
+    known = isinstance(fraction, int | float) and 0 <= fraction <= 1
+    return round(fraction * 100) if known else otherwise  # type: ignore[operator]  # a number by now
 
 
 def _unix(written: object) -> float | None:
     try:
         return datetime.datetime.fromisoformat(str(written)).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -24,11 +24,19 @@ from types import MappingProxyType
 from typing import Any
 
 from router.config import Deployment
-from router.errors import JobFailedError, VideoNotReadyError
-from router.messages import ErrorBody, InvalidBody, Reply, Request, join_url, json_body, json_object
+from router.messages import ErrorBody, Reply, Request, join_url, json_body, json_object
 from router.operations import Call
-from router.providers.base import Bound, Lack, read_answer, read_error
+from router.providers.base import (
+    Bound,
+    Lack,
+    identity,
+    no_variants,
+    read_answer,
+    read_error,
+    text_or_none,
+)
 from router.providers.inline import inline_body
+from router.providers.links import download, must_be_done, web_address
 from router.providers.shapes import lacks_of_size, shaped
 from router.types import Answer, Operation, Video
 
@@ -75,15 +83,10 @@ class XAI:
                 return (*_lacks_of_generation(call), *_lacks_of_seconds(call))
             case Operation.EXTENSION:
                 return tuple(_lacks_of_seconds(call))
-            case Operation.CONTENT if call.variant != "video":
-                return (Lack("variant", "xai has only the video itself", whole=True),)
-        return ()
+        return tuple(no_variants("xai", call))
 
     def headers(self, deployment: Deployment) -> dict[str, str]:
-        headers = {"accept": "application/json", "user-agent": "video-router"}
-        if deployment.api_key is not None:
-            headers["authorization"] = f"Bearer {deployment.api_key.get_secret_value()}"
-        return headers
+        return identity(deployment)
 
     def request(self, bound: Bound) -> Request:
         match bound.call.operation:
@@ -98,7 +101,7 @@ class XAI:
             case Operation.STATUS:
                 return _video(bound.native, reply)
             case Operation.CONTENT:
-                return Request("GET", _link(bound, reply), {"accept": "*/*"}, download=True)
+                return download(_link(bound, reply))
         return _started(bound, reply)
 
     def error(self, reply: Reply) -> ErrorBody:
@@ -106,8 +109,8 @@ class XAI:
         told: dict[str, Any] = data if isinstance(data, dict) else {"error": data}
         if isinstance(told.get("error"), dict):
             told = {"error": told["error"].get("message"), "code": told["error"].get("code")}
-        code = told.get("code")
-        body = ErrorBody(str(told.get("error") or code or ""), None if code is None else str(code))
+        code = text_or_none(told.get("code"))
+        body = ErrorBody(str(told.get("error") or code or ""), code)
         if reply.status in (403, 429) and _NO_CREDIT.search(body.message):
             return ErrorBody(body.message, body.code, "insufficient_quota", means=429)
         wrong_key = reply.status == 400 and _WRONG_KEY.search(body.message)
@@ -148,6 +151,7 @@ def _change(bound: Bound) -> Request:
     if bound.upload is not None:
         return _submit(bound, _duration(bound.call))
     url = _url(bound, bound.native)
+    _submit(bound, {})  # what cannot be written fails before anything is asked
     return Request("GET", url, prelude=True, reader=partial(_change_of_link, bound))
 
 
@@ -207,18 +211,9 @@ def _video(native: str, reply: Reply) -> Video:
 
 def _link(bound: Bound, reply: Reply) -> str:
     """Where a finished video is; raises where there is none to be had."""
-    video = _video(bound.native, reply)
-    if video.failed:
-        error = video.error
-        said = error.message if error is not None and error.message else f"it {video.status}"
-        raise JobFailedError(said, code=error.code if error is not None else None)
-    if not video.done:
-        raise VideoNotReadyError(f"the video is {video.status}", retry_after=_ASK_AGAIN_SECONDS)
+    must_be_done(_video(bound.native, reply), _ASK_AGAIN_SECONDS)
     made = json_object(reply.body).get("video")
-    url = made.get("url") if isinstance(made, dict) else None
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        raise InvalidBody("the video has no link")
-    return url
+    return web_address(made.get("url") if isinstance(made, dict) else None, "link")
 
 
 # What it cannot take ----------------------------------------------------------------------------

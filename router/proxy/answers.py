@@ -65,7 +65,8 @@ class Row:
 
 
 # By type, the nearest in the tree. A key of ours that a provider refuses is no fault of the
-# caller's key, so it is not told as 401. 501 and the 409s would be repeated for nothing.
+# caller's key, so it is not told as 401. 501 and the 409s would be repeated for nothing; a
+# redirect, or a 408 of who knows which hop, by clients that are less careful than the Router is.
 ERRORS: Mapping[type[RouterError], Row] = MappingProxyType(
     {
         errors.RouterError: Row(502, "router_error"),
@@ -87,8 +88,8 @@ ERRORS: Mapping[type[RouterError], Row] = MappingProxyType(
         errors.DeploymentError: Row(502, "provider_error"),
         errors.ConnectError: Row(502, "provider_unreachable"),
         errors.AttemptTimeoutError: Row(504, "provider_timeout"),
-        errors.InvalidResponseError: Row(502, "invalid_response"),
-        errors.StatusError: Row(502, "provider_error"),
+        errors.InvalidResponseError: Row(502, "invalid_response", again=False),
+        errors.StatusError: Row(502, "provider_error", again=False),
         errors.BadRequestError: Row(None, "invalid_request"),
         errors.AuthenticationError: Row(502, "provider_authentication", again=False),
         errors.PermissionDeniedError: Row(None, "permission_denied"),

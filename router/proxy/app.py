@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -195,9 +195,28 @@ class Exchange:
             )
         async with received(self.request, self.settings) as fields:
             found = read(fields)
+            self._check_extra(found.get("extra_body", {}))
             found.update(self.options(found))
             with self._picks.asking(self.router, operation, found):
                 return answered(await method(**found, idempotency_key=key))
+
+    def _check_extra(self, names: Iterable[str]) -> None:
+        """Refuse what a tenant may not send on; raises `Refusal`.
+
+        Of a field that no method knows, nobody here can tell whether it names something of another
+        tenant's, whose native ids are good in the account that both share.
+        """
+        if self.caller.tenant is None or not self.router.config.settings.id_secrets:
+            return
+        allowed = arguments.PLAIN.union(self.settings.extra_fields)
+        for name in names:
+            if name not in allowed:
+                raise Refusal(
+                    400,
+                    f"Unknown parameter: {name!r}. `proxy.extra_fields` lists what is sent on.",
+                    code="unknown_parameter",
+                    param=name,
+                )
 
 
 # Handlers ---------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Nothing a caller sends may choose a deployment's address or key, add a header upstream, or name a
 file of this machine: a text is never a path here, though the Router's methods take one for that.
-What no method knows goes to the provider as it is, which may know it.
+What no method knows goes to the provider as it is, which may know it; of a tenant's, only what the
+operator lists.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from router.proxy.forms import Fields, Part, json_in, nested
 __all__ = [
     "NAMING",
     "NOT_THE_CALLERS",
+    "PLAIN",
     "character",
     "edit",
     "extension",
@@ -39,6 +41,8 @@ _ROUTING = ("model", "target_model_names", "custom_llm_provider", "user", "metad
 NAMING = frozenset(
     {"video", "video_id", "characters", "character_id", "input_reference", "file_id"}
 )
+# These name nothing, and some servers take them where we know of none that needs them.
+PLAIN = frozenset({"seconds", "size"})
 _SCHEMES = re.compile(r"(?:https?://|data:)", re.IGNORECASE)
 
 

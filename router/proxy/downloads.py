@@ -24,6 +24,9 @@ __all__ = ["Download"]
 
 log = logging.getLogger("router")
 
+# What a provider calls a video may be a page with a script. Here it is no page of the proxy's own.
+_APART = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox"))
+
 
 class Download(Response):
     """An answer that is written while it is fetched. `fetch` takes where the bytes go."""
@@ -87,7 +90,7 @@ class _Flow:
     def _head(self, chunk: bytes) -> list[tuple[bytes, bytes]]:
         said = self._headers
         kind = said.get("content-type") or "application/octet-stream"
-        head = [(b"content-type", kind.encode("latin-1")), (b"x-content-type-options", b"nosniff")]
+        head = [(b"content-type", kind.encode("latin-1", "replace")), *_APART]
         length = said.get("content-length", "")
         if "content-encoding" not in said and length.isdecimal():
             head.append((b"content-length", length.encode()))

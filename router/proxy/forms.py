@@ -39,6 +39,10 @@ DEEPEST = 32
 MOST_VALUES = 100_000
 """Values in a JSON body: so many are read in the blink for which all other calls may wait."""
 MOST_PARTS = 1000
+MOST_FILES = 4
+"""Files of a form. No operation takes more than one, and each is an open file here."""
+MOST_OPTIONS = 300
+"""Semicolons in a part's head, of which a filename may have some: to read them takes a square."""
 LEAST_RATE = 8 << 10
 """Bytes a second that a body comes at, on the whole, once `body_timeout` is over."""
 _WRITTEN_AT_ONCE = 1 << 20
@@ -62,6 +66,8 @@ async def received(request: Request, settings: ProxySettings) -> AsyncIterator[F
 
     Raises `Refusal`: 400 for what cannot be read, 408, 413 or 415.
     """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refusal(415, "a body is sent as it is", code="unsupported_content_encoding")
     kind, options = parse_options_header(request.headers.get("content-type"))
     body = _arriving(request, settings)
     if kind == b"multipart/form-data":
@@ -284,7 +290,7 @@ class _Form:
         try:
             await asyncio.to_thread(_write, due, files)
         except OSError:
-            raise Refusal(503, "the file cannot be kept here", code="no_room") from None
+            raise _no_room() from None
 
     def _begin(self) -> None:
         if len(self.pairs) >= MOST_PARTS:
@@ -304,6 +310,8 @@ class _Form:
         self._header = (bytearray(), bytearray())
 
     def _headed(self) -> None:
+        if self._disposition.count(b";") > MOST_OPTIONS:
+            raise _unreadable("a part of the form has an odd head")
         kind, options = parse_options_header(self._disposition)
         if kind != b"form-data" or b"name" not in options:
             raise _unreadable("a part of the form has no name")
@@ -313,8 +321,15 @@ class _Form:
             return
         self._text = None
         name = options[b"filename"].decode("utf-8", "replace")
-        file = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (it is one)
-        self.pairs.append((self._name, Part(name, file)))
+        self.pairs.append((self._name, Part(name, self._file())))
+
+    def _file(self) -> IO[bytes]:
+        if sum(isinstance(value, Part) for _, value in self.pairs) == MOST_FILES:
+            raise _unreadable(f"a form has {MOST_FILES} files at most")
+        try:
+            return self._files.enter_context(tempfile.TemporaryFile())
+        except OSError:
+            raise _no_room() from None
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         piece = data[start:end]
@@ -333,6 +348,10 @@ class _Form:
 
     def _finish(self) -> None:
         self.ended = True
+
+
+def _no_room() -> Refusal:
+    return Refusal(503, "the file cannot be kept here", code="no_room")
 
 
 def _write(due: Iterable[tuple[IO[bytes], bytes]], whole: Iterable[IO[bytes]]) -> None:

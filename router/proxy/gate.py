@@ -7,6 +7,7 @@ the process is asked to end, and whether it is this machine's alone.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -18,17 +19,13 @@ from router.proxy.access import Access
 from router.proxy.answers import Refusal, failed, refused
 from router.proxy.health import Readiness
 
-__all__ = ["Gate", "is_loopback_name"]
+__all__ = ["Gate"]
 
 # Asked by whoever runs the process, from wherever that is, and until its end.
 ALWAYS = frozenset({"/health/live", "/health/ready"})
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 RETRY_SECONDS = "1"
-
-
-def is_loopback_name(name: str) -> bool:
-    """Whether this is what one calls this machine from within."""
-    return name.lower() in LOOPBACK_NAMES or name.startswith("127.")
+# What browsers say of who makes a request: the page itself, or whoever types an address.
+OWN_SITES = frozenset({"same-origin", "none"})
 
 
 class Gate:
@@ -90,8 +87,7 @@ class Gate:
                 code="stopping",
                 headers={"retry-after": RETRY_SECONDS, "connection": "close"},
             )
-        headers = Headers(scope=scope)
-        if self._access.settings.keys or _is_from_here(headers):
+        if self._access.settings.keys or _is_from_here(scope):
             return None
         return Refusal(
             403,
@@ -115,18 +111,31 @@ class Gate:
             await _cut_off(Request(scope))(scope, receive, send)
 
 
-def _is_from_here(headers: Headers) -> bool:
+def _is_from_here(scope: Scope) -> bool:
     """Whether a call without a key is of a program or a page of this machine.
 
-    A page from elsewhere can make a browser on this machine post a form here, and, by a name of its
-    own that leads here, do anything else. Of the one it tells by `Origin`, of the other by `Host`.
+    A page from elsewhere can make a browser on this machine post a form here, or fetch what it may
+    not read; and, by a name of its own that leads here, do anything else. Of the one tell `Origin`
+    and `Sec-Fetch-Site`, of the other `Host`. A link to the operators' page may be followed.
     """
+    headers = Headers(scope=scope)
     host, origin = headers.get("host", ""), headers.get("origin")
+    own = headers.get("sec-fetch-site", "none") in OWN_SITES or _is_link(scope, headers)
+    return own and _names_this_machine(host) and origin in (None, f"http://{host}")
+
+
+def _is_link(scope: Scope, headers: Headers) -> bool:
+    followed = headers.get("sec-fetch-mode") == "navigate"
+    return followed and scope["method"] == "GET" and scope["path"] == "/"
+
+
+def _names_this_machine(host: str) -> bool:
+    """A name that begins like an address is a name, and leads where its owner wants."""
     try:
-        named = urlsplit(f"//{host}").hostname or ""
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
-    return is_loopback_name(named) and origin in (None, f"http://{host}")
 
 
 def _cut_off(request: Request) -> ASGIApp:

@@ -186,7 +186,7 @@ def _object(properties: Json, *required: str, **more: Any) -> Json:
 
 
 def _body(properties: Json, *required: str, **more: Any) -> Json:
-    """A body as JSON: what is not named here goes to the provider."""
+    """A body as JSON: what is not named here goes to the provider, as far as the caller may."""
     names = _names(_PLAIN_NAME, properties)
     return _object(properties, *required, propertyNames=names, **more)
 

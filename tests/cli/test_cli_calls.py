@@ -200,6 +200,14 @@ def test_a_narrow_terminal_gets_whole_ids(desk: Desk, monkeypatch: pytest.Monkey
     assert desk.tell("list").splitlines()[0] == made
 
 
+def test_a_program_gets_no_colours_though_they_are_forced(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    made = desk.make()
+    assert [one["id"] for one in desk.ask("list")["data"]] == [made]
+
+
 def test_deleted_is_gone(desk: Desk) -> None:
     made = desk.make("--wait")
     assert desk.tell("delete", made) == f"{made} is deleted\n"
@@ -319,6 +327,12 @@ def test_an_id_that_is_none_is_escaped_and_short(desk: Desk) -> None:
     ]
     found = json.loads(desk.tell("ids", "locate", "\udcffx", "a" * 3000, "--json", code=1))
     assert list(found["failed"]) == ["\\xffx", "a" * 3000], "a program gets what it gave"
+
+
+def test_no_id_at_all_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", StringIO("\n"))
+    assert desk.tell("ids", "locate") == ""
+    assert desk.err == "warning no id was given: stdin had none\n"
 
 
 def test_ids_without_more_is_its_help(desk: Desk) -> None:
@@ -490,6 +504,7 @@ def test_redis_out_of_reach_is_a_warning_and_with_a_key_an_error(desk: Desk) -> 
     desk.configure(redis_url="redis://127.0.0.1:9/0")
     assert desk.make().startswith("video_vr1")
     assert desk.err.startswith("warning the shared state is out of reach: ")
+    assert "refused; this goes on" in desk.err
     desk.tell("generate", "x", "--idempotency-key", "k", code=1)
     assert desk.err.splitlines()[-1].endswith("`video-router doctor` says why")
     assert len(desk.provider.accepted) == 1
@@ -504,6 +519,14 @@ def test_too_dear_is_asked_of_nobody(desk: Desk) -> None:
     line = desk.refuse("generate", "x", "--max-cost", "0.1", "--seconds", "4", code=1)
     assert line.startswith("nobody does this for --max-cost $0.1: east-1 asks $0.4")
     assert not desk.provider.accepted
+
+
+def test_an_id_of_ours_knows_better_where_it_lives(desk: Desk) -> None:
+    made = desk.make("--account", "east")
+    for words in (["status", made], ["edit", made, "x"], ["content", made, "-o", "x.mp4"]):
+        line = desk.refuse(*words, "--account", "west", code=1)
+        assert line == "what this call names lives in east, not in west: leave out --account"
+    assert len(desk.provider.requests) == 1
 
 
 def test_a_native_id_wants_its_account(desk: Desk) -> None:
@@ -536,6 +559,23 @@ def test_a_native_id_wants_its_account(desk: Desk) -> None:
         (["content", "video_1", "--json"], "a video needs a file to go to"),
         (["status", "video_1", "--watch"], "to follow a video use `video-router wait`"),
         (["status", "--account", "east"], "it is for a video's ID"),
+        # What a script's variable leaves that is not set.
+        (["generate", "x", "--model", ""], "'--model': it is empty"),
+        (["generate", "x", "--target-model-names", "sora-2,"], "it is empty"),
+        (["generate", "x", "--character", ""], "'--character': it is empty"),
+        (["generate", "x", "--account", ""], "'--account': it is empty"),
+        (["generate", "x", "--size", " "], "'--size': it is empty"),
+        (["generate", "x", "--idempotency-key", ""], "'--idempotency-key': it is empty"),
+        (["generate", "x", "--config", ""], "it is empty"),
+        (["character", "", "luna.mp4"], "'NAME': it is empty"),
+        (["edit", "", "x"], "'ID|FILE': it is empty"),
+        (["remix", "", "x"], "'ID': it is empty"),
+        (["wait", ""], "'ID': it is empty"),
+        (["content", "", "-o", "x.mp4"], "'ID': it is empty"),
+        (["delete", ""], "'ID': it is empty"),
+        (["status", ""], "it is empty"),
+        (["list", "--after", ""], "'--after': it is empty"),
+        (["explain", "edit", "--video", ""], "'--video': it is empty"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_sent(

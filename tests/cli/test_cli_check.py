@@ -241,3 +241,18 @@ def test_json_tells_prices_and_fallbacks(
         0.25,
         None,
     ]
+
+
+def test_of_a_model_it_tells_what_that_can_do_and_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fal.yaml").write_text(
+        "deployments:\n"
+        "  - {id: other, model_name: veo, provider: fal, model: fal-ai/veo3.1, api_key: k,\n"
+        '     base_url: "https://fal.example"}\n'
+    )
+    assert app.run(["check", str(tmp_path / "fal.yaml")]) == 0
+    assert (
+        "operations: content, delete, generation (no characters, input_reference, seconds, size), "
+        "status\n"
+    ) in capsys.readouterr().out

@@ -176,6 +176,16 @@ def test_what_cannot_be_converted(
     assert said in told.err
 
 
+def test_one_value_that_is_withheld_is_told_of_alone(
+    theirs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = f"{{model: sora-2, api_base: https://v.example, api_key: {KEY}}}"
+    Path(theirs).write_text(f"model_list: [{{model_name: sora-2, litellm_params: {entry}}}]\n")
+    assert app.run(["convert", theirs]) == 0
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == "set V_EXAMPLE_API_KEY: its value stands in the file itself"
+
+
 def test_a_default_may_be_a_key(theirs: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = THEIRS.replace("os.environ/AZURE_KEY", f'"${{AZURE_KEY:-{KEY}}}"')
     Path(theirs).write_text(text)

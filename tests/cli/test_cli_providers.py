@@ -74,7 +74,9 @@ def test_check_says_of_each_deployment_what_it_can_do(run: Run, tmp_path: Path) 
     file = tmp_path / "all.yaml"
     lines = [
         f"  - {{id: at-{name}, model_name: hero-video, account: {name}, provider: {name}, "
-        f'base_url: "https://{name}.example/v1", api_key: sk-{name}}}'
+        f'base_url: "https://{name}.example/v1", api_key: sk-{name}, '
+        # A name like any other, but for fal, where it says what there is.
+        'model: "fal-ai/sora-2/text-to-video"}'
         for name in PROVIDERS
     ]
     file.write_text("deployments:\n" + "\n".join(lines) + "\n")

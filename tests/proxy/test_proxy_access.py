@@ -513,3 +513,45 @@ def test_a_lost_job_is_resumed_by_its_tenant_only(provider: StandIn, call: Any) 
         with pytest.raises(BadRequestError, match="another tenant"):
             call(router, "resume", lost.value, tenant=other)
     call.close(router)
+
+
+# Fields that nobody here knows --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("manner", ["json", "data"])
+@pytest.mark.parametrize("operation", ["videos", "edits", "extensions", "remix"])
+async def test_a_tenant_sends_no_field_that_might_name_what_is_anothers(
+    provider: StandIn, operation: str, manner: str
+) -> None:
+    """An id tells whoever reads it the native one, which the account takes from all tenants."""
+    async with facing(provider, tenants(fleet("http://stand-in/v1", "east"))) as face:
+        own = await face.make(key="pk-batch")
+        path = {"videos": "", "remix": f"/{own}/remix"}.get(operation, f"/{operation}")
+        body = {"prompt": "x", "seconds": "4", "previous_job_id": provider.accepted[0].native_id}
+        if operation in ("edits", "extensions"):
+            body["video_id"] = own
+        answer = await face.post(f"/v1/videos{path}", key="pk-batch", **{manner: body})
+
+    assert answer.status_code == 400
+    assert (told(answer)["code"], told(answer)["param"]) == ("unknown_parameter", "previous_job_id")
+    assert len(provider.accepted) == 1
+
+
+@pytest.mark.parametrize("manner", ["json", "data"])
+async def test_a_tenant_sends_those_that_the_operator_lists(provider: StandIn, manner: str) -> None:
+    data = tenants(fleet("http://stand-in/v1", "east"), extra_fields=["quality", "style"])
+    body = {"prompt": "x", "quality": "high", "style": "warm"}
+    async with facing(provider, data) as face:
+        listed = await face.post("/v1/videos", key="pk-web", **{manner: body})
+        more = await face.post("/v1/videos", key="pk-web", **{manner: {**body, "asset": "a_1"}})
+
+    assert (listed.status_code, more.status_code) == (200, 400)
+    (sent,) = provider.accepted
+    assert (provider.requests[-1].fields["quality"], sent.account) == ("high", "east")
+
+
+async def test_keys_that_share_ids_send_what_the_provider_may_know(provider: StandIn) -> None:
+    async with facing(provider, with_keys(*KEYS)) as face:
+        body = {"prompt": "x", "previous_job_id": "job_1"}
+        assert (await face.post("/v1/videos", key="pk-web", json=body)).status_code == 200
+    assert provider.requests[-1].fields["previous_job_id"] == "job_1"

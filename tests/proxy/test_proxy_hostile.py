@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +249,17 @@ async def test_other_media_types_are_415(provider: StandIn, content_type: str) -
     assert provider.requests == []
 
 
+async def test_a_body_that_is_packed_is_415(provider: StandIn) -> None:
+    packed = {"content-type": "application/json", "content-encoding": "gzip"}
+    async with facing(provider) as face:
+        answer = await face.post(
+            "/v1/videos", content=gzip.compress(b'{"prompt": "x"}'), headers=packed
+        )
+
+    assert answer.status_code == 415
+    assert told(answer)["code"] == "unsupported_content_encoding"
+
+
 def form(*parts: bytes, end: bytes = b"--B--\r\n") -> bytes:
     return b"".join(b"--B\r\n" + part + b"\r\n" for part in parts) + end
 
@@ -283,6 +296,10 @@ FORMS = {
         field(b"input_reference", CLIP, b'; filename="a.png"'),
         field(b"input_reference", CLIP, b'; filename="b.png"'),
     ),
+    "a file in every field": form(
+        PROMPT, *(field(b"f%d" % n, b"x", b'; filename="a"') for n in range(500))
+    ),
+    "a part of many options": form(PROMPT, field(b"a", more=b";" * 3000)),
     "an empty file": form(PROMPT, field(b"input_reference", b"", b'; filename="a.png"')),
 }
 
@@ -299,6 +316,41 @@ async def test_a_form_that_is_none_is_400(provider: StandIn, body: bytes) -> Non
     assert answer.status_code == 400, answer.text
     assert told(answer)["message"]
     assert provider.accepted == []
+
+
+async def test_a_file_in_every_field_opens_few_of_ours(
+    provider: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, true = 0, tempfile.TemporaryFile
+
+    def counted() -> Any:
+        nonlocal opened
+        opened += 1
+        return true()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", counted)
+    async with facing(provider) as face:
+        await face.post(
+            "/v1/videos",
+            content=FORMS["a file in every field"],
+            headers={"content-type": "multipart/form-data; boundary=B"},
+        )
+
+    assert 0 < opened < 10
+
+
+async def test_where_a_file_cannot_be_kept_it_is_said(
+    provider: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    async with facing(provider) as face:
+        answer = await face.post(
+            "/v1/videos", data=HARMLESS, files={"input_reference": b"\x89PNG" + bytes(8)}
+        )
+
+    assert (answer.status_code, told(answer)["code"]) == (503, "no_room")
+    assert "gone" not in answer.text
+    assert provider.requests == []
 
 
 @pytest.mark.parametrize("boundary", ["", "; boundary=", "; boundary=" + "b" * 500, "; boundary=é"])

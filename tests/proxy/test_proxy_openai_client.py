@@ -151,6 +151,31 @@ def test_a_client_that_repeats_by_itself_pays_once(
     assert lost.value.body["accepted"] == "maybe"  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("fault", "given"),
+    [
+        ("status", {"status": 408}),
+        ("status", {"status": 409}),
+        ("status", {"status": 425}),
+        ("status", {"status": 500}),
+        ("status", {"status": 504}),
+        ("redirect", {"location": "/elsewhere"}),
+    ],
+)
+def test_nor_does_it_repeat_what_the_router_would_not(
+    client: openai.OpenAI, provider: StandIn, fault: str, given: dict[str, Any]
+) -> None:
+    """By itself it repeats 408, 409 and all from 500 on; the job was accepted here."""
+    provider.fault(fault, operation="generation", times=None, after=True, **given)
+    asked = 2 if fault == "redirect" else 1  # elsewhere, by the Router: nothing was taken there
+
+    with pytest.raises(openai.APIStatusError) as failed:
+        client.videos.create(prompt="x")
+
+    assert failed.value.response.headers["x-should-retry"] == "false"
+    assert len(provider.requests) == asked
+
+
 async def test_the_async_client_does_the_same(address: str) -> None:
     async with openai.AsyncOpenAI(
         base_url=f"{address}/v1",

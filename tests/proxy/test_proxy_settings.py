@@ -52,6 +52,7 @@ def test_all_that_may_be_written() -> None:
             ],
             "max_body": 1000,
             "body_timeout": 2.5,
+            "extra_fields": ["quality", "seed"],
         }
     ).proxy
 
@@ -59,6 +60,7 @@ def test_all_that_may_be_written() -> None:
     assert (web.name, web.models, web.rpm, web.operator) == ("web", ("sora-2",), 60, False)
     assert (ops.name, ops.models, ops.rpm, ops.operator) == ("ops", None, None, True)
     assert (proxy.max_body, proxy.body_timeout) == (1000, 2.5)
+    assert proxy.extra_fields == ("quality", "seed")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,8 @@ def test_all_that_may_be_written() -> None:
             "proxy.keys[1].key: the same key is proxy.keys[0]'s; each name has its own",
         ),
         ({"max_body": 0}, "proxy.max_body: must be a whole number of bytes"),
+        ({"extra_fields": {}}, "proxy.extra_fields: must be a list of names of fields"),
+        ({"extra_fields": ["a", "a"]}, "proxy.extra_fields"),
         ({"body_timeout": -1}, "proxy.body_timeout: must be a number of seconds above 0"),
     ],
 )

@@ -27,8 +27,10 @@ MIB = 1 << 20
 class Source:
     """A provider's server of one large video, which notes how much of it was taken."""
 
-    def __init__(self, size: int, *, stop_at: int | None = None) -> None:
-        self.size, self.stop_at = size, stop_at
+    def __init__(
+        self, size: int, *, stop_at: int | None = None, kind: bytes = b"video/mp4"
+    ) -> None:
+        self.size, self.stop_at, self.kind = size, stop_at, kind
         self.sent = 0
         self.left_by_peer = threading.Event()
         self.received = 0
@@ -77,8 +79,8 @@ class Source:
 
     def _give(self, peer: socket.socket) -> None:
         peer.sendall(
-            b"HTTP/1.1 200 OK\r\ncontent-type: video/mp4\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n" % self.size
+            b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n" % (self.kind, self.size)
         )
         chunk = bytes(1 << 16)
         try:
@@ -220,6 +222,24 @@ def test_a_download_that_breaks_off_ends_before_its_length() -> None:
         with pytest.raises(httpx.RemoteProtocolError):
             for _ in answer.iter_raw():
                 pass
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b"application/xhtml+xml",
+        b"image/svg+xml",
+        'video/mp4; name="чайка"'.encode(),
+        b"video/mp4\xff",
+    ],
+)
+def test_what_a_provider_calls_a_video_is_no_page_of_ours(kind: bytes) -> None:
+    with proxied(Source(1000, kind=kind)) as address, httpx.Client(trust_env=False) as client:
+        answer = client.get(f"{address}/videos/video_1/content")
+
+    assert (answer.status_code, len(answer.content)) == (200, 1000)
+    assert answer.headers["content-security-policy"] == "sandbox"
+    assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_an_error_before_the_first_byte_is_an_answer(provider: StandIn) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from serving_parts import PACKAGE, Later, Serve, children, serving, until
+from serving_parts import PACKAGE, PATIENCE, Later, Serve, children, serving, until
 from shared_parts import fleet
 
 from router.cli import app
@@ -75,11 +76,13 @@ def test_it_says_what_it_serves_and_ends_on_a_signal(
 def test_what_is_under_way_ends_before_the_process_does(provider: StandIn, tmp_path: Path) -> None:
     holds_its_answer(provider, 2.0)
     sent = [b"--x\r\ncontent-disposition: form-data; name=prompt\r\n\r\nA heron", b"\r\n--x--\r\n"]
+    begun, let_go = threading.Event(), threading.Event()
     with serving(tmp_path, keyed(provider)) as served:
 
         def upload() -> Iterator[bytes]:
             yield sent[0]
-            until(lambda: served.ask("GET", "/health/ready").status_code == 503)
+            begun.set()
+            assert let_go.wait(PATIENCE)
             yield sent[1]
 
         headers = {"content-type": "multipart/form-data; boundary=x"}
@@ -91,13 +94,15 @@ def test_what_is_under_way_ends_before_the_process_does(provider: StandIn, tmp_p
                 )
             ),
         ]
-        until(lambda: len(provider.accepted) == 1)
+        until(lambda: len(provider.accepted) == 1 and begun.is_set())
+        assert served.ask("GET", "/health/ready").status_code == 200
         served.tell(signal.SIGTERM)
         until(lambda: served.ask("GET", "/health/ready").status_code == 503)
         assert served.ask("GET", "/health/ready").json()["reason"] == "stopping"
         refused = make(served, "pk-web")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
         assert {"retry-after", "x-request-id"} <= refused.headers.keys()
+        let_go.set()
         assert [call.answer().status_code for call in calls] == [200, 200]
         assert served.process.wait(20) == 0
     assert len(provider.accepted) == 2

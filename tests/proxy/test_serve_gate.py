@@ -41,12 +41,26 @@ FROM_ELSEWHERE: Mapping[str, dict[str, str]] = {
     "no name": {"host": ""},
     "an odd name": {"host": "[::1"},
     "a longer name": {"host": "localhost.evil.example"},
+    "a name like an address": {"host": "127.0.0.1.evil.example:4000"},
+    "a fetch that reads nothing": {"host": "localhost:4000", "sec-fetch-site": "cross-site"},
+    "one of another port's page": {"host": "localhost:4000", "sec-fetch-site": "same-site"},
+    "a link": {
+        "host": "localhost:4000",
+        "sec-fetch-site": "cross-site",
+        "sec-fetch-mode": "navigate",
+    },
 }
 FROM_HERE: Mapping[str, dict[str, str]] = {
     "a program": {"host": "127.0.0.1:4000"},
     "by name": {"host": "LocalHost:4000"},
     "by the longer address": {"host": "[::1]:4000"},
-    "our own page": {"host": "localhost:4000", "origin": "http://localhost:4000"},
+    "by another of its addresses": {"host": "127.1.2.3:4000"},
+    "our own page": {
+        "host": "localhost:4000",
+        "origin": "http://localhost:4000",
+        "sec-fetch-site": "same-origin",
+    },
+    "an address that is typed": {"host": "localhost:4000", "sec-fetch-site": "none"},
 }
 
 
@@ -59,6 +73,18 @@ async def test_without_keys_no_page_from_elsewhere_calls_through_a_browser_here(
         answer = await gated(face).post("/v1/videos", data={"prompt": "x"}, headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_from_here")
         assert answer.headers["x-request-id"]
+    assert provider.requests == []
+
+
+async def test_a_link_to_the_operators_page_may_be_followed_and_to_nothing_else(
+    provider: StandIn,
+) -> None:
+    headers = {"host": "localhost", **FROM_ELSEWHERE["a link"]}
+    async with facing(provider) as face:
+        gated(face)
+        paths = ("/", "/v1/videos", "/operator/state")
+        statuses = [(await face.get(path, headers=headers)).status_code for path in paths]
+    assert statuses == [200, 403, 403]
     assert provider.requests == []
 
 
@@ -188,6 +214,70 @@ def test_a_head_without_an_end_is_not_kept(provider: StandIn) -> None:
         assert sent < 100 * LARGEST_HEAD
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["at once", "the body later"])
+def test_an_offer_of_another_protocol_is_passed_over(provider: StandIn, together: bool) -> None:
+    """Java's client makes it with a POST, and so does curl with --http2."""
+    body = b'{"prompt": "Upgrade: a heron"}'
+    head = (
+        b"POST /v1/videos HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    )
+    with listening(provider) as address, connected(address) as connection:
+        for _ in range(2):
+            connection.sendall(head + body if together else head)
+            if not together:
+                time.sleep(0.1)
+                connection.sendall(body)
+            came = b""
+            while not came.endswith(b"}"):
+                came += connection.recv(1 << 16)
+            assert came.startswith(b"HTTP/1.1 200")
+    assert [seen.fields["prompt"] for seen in provider.requests] == ["Upgrade: a heron"] * 2
+
+
+ENDLESS = b"x-more: " + b"y" * 4000 + b"\r\n"
+CHUNKED = (
+    b"POST /v1/videos HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
+)
+LIST = b"GET /v1/videos HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "endless"),
+    [
+        (LIST + b"GET /v1/models HTTP/1.1\r\n", ENDLESS),
+        (LIST + b"GET /v1/models", b"x" * 4000),
+        (CHUNKED + b"0\r\n", ENDLESS),
+        (CHUNKED + b"2;a=", b"x" * 4000),
+    ],
+    ids=["the next head", "the next path", "trailers", "a chunk's extension"],
+)
+def test_nothing_endless_is_kept_while_an_answer_is_under_way(
+    provider: StandIn, before: bytes, endless: bytes
+) -> None:
+    provider.fault("delay", operation="list", seconds=2.0)
+    with listening(provider) as address, connected(address) as connection:
+        connection.sendall(before)
+        until(lambda: provider.requests or before.startswith(CHUNKED))
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 100 * LARGEST_HEAD:
+                connection.sendall(endless)
+                sent += len(endless)
+        assert sent < 100 * LARGEST_HEAD
+
+
+def test_a_long_body_in_small_chunks_is_none(provider: StandIn) -> None:
+    """Its frames are more than a head may have, and it gets on."""
+    body = b'{"prompt": "' + b"x" * 20_000 + b'"}'
+    with listening(provider) as address, connected(address) as connection:
+        connection.sendall(CHUNKED.removesuffix(b"2\r\n{}\r\n"))
+        connection.sendall(b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
 def test_who_is_answered_early_can_read_it_and_is_left_then(address: tuple[str, int]) -> None:
     """What still comes of the body is passed over, for so long."""
     with connected(address) as connection:
@@ -200,3 +290,20 @@ def test_who_is_answered_early_can_read_it_and_is_left_then(address: tuple[str, 
                 connection.sendall(b"x" * 100_000)
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 413")
         assert until_closed(connection) is not None
+
+
+def test_an_answer_is_sent_on_at_once(provider: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second piece does not wait until the client has told of the first."""
+    found = []
+    headed = Connection.on_headers_complete
+
+    def looking(self: Connection) -> None:
+        tcp = self.transport.get_extra_info("socket")
+        found.append(bool(tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+        headed(self)
+
+    monkeypatch.setattr(Connection, "on_headers_complete", looking)
+    with listening(provider) as address, connected(address) as connection:
+        connection.sendall(GET)
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+    assert found == [True]

@@ -627,3 +627,60 @@ def test_an_app_in_a_namespace_is_known_by_three_parts(call: Doors, provider: St
     submit, look = provider.requests
     assert submit.path == f"/{model}"
     assert look.path == "/workflows/acme/film/requests/abc/status"
+
+
+# Under a key, and without words
+
+
+def test_under_one_key_a_character_is_made_once_though_fal_tells_of_none(
+    call: Doors, provider: StandIn, router: Router
+) -> None:
+    asked = {"name": "Luna", "video": CLIP, "idempotency_key": "k"}
+    luna = call(router, "video_create_character", **asked)
+    again = call(router, "video_create_character", **asked)
+    assert (again.id, again.name) == (luna.id, "Luna")
+    assert (again.routing.deployment, again.routing.account) == ("north-1", "north")
+    assert len(provider.accepted) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(422, {"detail": "No such style."}), (400, "No such style.")]
+)
+def test_an_app_may_refuse_an_input_in_words_of_its_own(
+    call: Doors, provider: StandIn, router: Router, status: int, body: Any
+) -> None:
+    made = generate(call, router)
+    provider.fault("status", status=status, operation="result", body=body, times=None)
+    answer = call(router, "video_status", made.id)
+    assert (answer.status, answer.error.code) == ("failed", str(status))
+    assert answer.error.message == "No such style."
+    with pytest.raises(JobFailedError, match="No such style"):
+        call(router, "video_wait", made.id)
+    assert answer.error.type == "invalid_request_error", "the caller's fault, and no deployment's"
+
+
+def test_what_fell_over_is_told_by_the_header_or_by_the_status(
+    call: Doors, provider: StandIn, router: Router
+) -> None:
+    made = generate(call, router)
+    headers = {"x-fal-error-type": "runner_disconnected"}
+    provider.fault("status", status=503, operation="result", body="Gone", headers=headers)
+    answer = call(router, "video_status", made.id)
+    assert (answer.status, answer.error.code) == ("failed", "runner_disconnected")
+    provider.fault("status", status=500, operation="result", body="Gone")
+    body = {"status": "COMPLETED", "error": "The runner fell over."}
+    provider.fault("garbage", body=body, operation="status")
+    answer = call(router, "video_status", made.id)
+    assert (answer.status, answer.error.code) == ("failed", "500")
+
+
+def test_a_picture_that_was_not_made_is_asked_for_in_vain_and_the_others_are_named(
+    call: Doors, provider: StandIn, router: Router
+) -> None:
+    generate(call, router)
+    (accepted,) = provider.accepted
+    with pytest.raises(UnsupportedOperationError) as caught:
+        call(router, "video_content", accepted.native_id, variant="script", account="north")
+    assert caught.value.message == (
+        "fal-ai/sora-2 made no script; it made spritesheet, thumbnail, video"
+    )

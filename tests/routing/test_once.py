@@ -525,6 +525,24 @@ def test_resume_finds_the_job_of_an_ambiguous_call(
     assert jobs(provider) == 2
 
 
+def test_resume_knows_a_job_by_what_was_sent_and_not_by_what_was_dropped(
+    call: Doors, provider: StandIn, clock: FakeClock
+) -> None:
+    vllm = {"provider": "vllm-omni", "base_url": "http://stand-in/vllm-omni/v1"}
+    dropping = deployment("east-1", drop_params=True, **vllm)
+    router = in_process(provider, {"deployments": [dropping]}, clock=clock)
+    provider.fault("reset", after=True)
+    errors: list[AmbiguousSubmitError] = []
+    # The first knows that it was lost, the second only what stands under the key.
+    for _ in range(2):
+        with pytest.raises(AmbiguousSubmitError) as caught:
+            generates(call, router, seconds="2.5")
+        errors.append(caught.value)
+    found = [call(router, "resume", error) for error in reversed(errors)]
+    assert {native_of(router, video.id) for video in found} == {provider.accepted[0].native_id}
+    assert jobs(provider) == 1
+
+
 def test_resume_works_without_a_key(call: Doors, provider: StandIn, clock: FakeClock) -> None:
     router = in_process(provider, {"deployments": [deployment("east-1")]}, clock=clock)
     provider.fault("reset", after=True)

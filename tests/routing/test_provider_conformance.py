@@ -11,7 +11,7 @@ from test_mixed_groups import EVERY, at
 
 from router.config import Config, Deployment, load_data
 from router.operations import Call
-from router.providers import OPTIONAL, PROVIDERS, without
+from router.providers import OPTIONAL, PROVIDERS, abilities, without
 from router.router import VOCABULARY
 from router.types import Operation
 
@@ -109,3 +109,22 @@ def test_its_advice_is_a_clause_that_names_it_and_what_is_dropped_is_lacked_no_m
         droppable = [lack.parameter for lack in lacks if lack.can_be_dropped]
         left = provider.lacks(without(call, droppable), one)
         assert not {lack.parameter for lack in left} & set(droppable)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_deployment_of_a_model_that_has_it_all_can_do_what_its_provider_can(name: str) -> None:
+    provider = PROVIDERS[name]
+    assert abilities(provider, deployment(name)) == dict(provider.parameters)
+
+
+def test_a_deployment_can_do_no_more_than_its_model_and_its_configuration_have() -> None:
+    other = dataclasses.replace(
+        deployment("fal"),
+        model="fal-ai/veo3.1",
+        operations=PROVIDERS["fal"].operations - {Operation.DELETE},
+    )
+    assert abilities(PROVIDERS["fal"], other) == {
+        Operation.GENERATION: frozenset(),
+        Operation.STATUS: frozenset(),
+        Operation.CONTENT: frozenset({"variant"}),
+    }

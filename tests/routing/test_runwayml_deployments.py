@@ -313,3 +313,16 @@ def test_the_version_header_may_be_another(call: Doors, provider: StandIn) -> No
     generate(call, router)
     request: SeenRequest = provider.requests[0]
     assert request.headers["x-runway-version"] == "2030-01-01"
+
+
+@pytest.mark.parametrize("status", [400, 402, 403])
+def test_an_account_without_credits_is_left_for_another(
+    call: Doors, provider: StandIn, status: int
+) -> None:
+    router = serving(provider, runway(), runway("east-1"))
+    body = {"error": "You do not have enough credits to run this task."}
+    provider.fault("status", status=status, account="north", body=body, times=None)
+    made = [call(router, "video_generation", prompt="a heron") for _ in range(4)]
+    assert {one.routing.account for one in made} == {"east"}
+    (ejection,) = router.statistics()["north-1"]["ejections"]
+    assert "enough credits" in ejection["reason"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from timelines import Tally
 
 TALLY = pytest.StashKey[Tally]()
+TOLD = pytest.StashKey[tuple[str, str]]()
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +28,29 @@ def tally(request: pytest.FixtureRequest) -> Tally:
     return request.config.stash.setdefault(TALLY, Tally())
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where the tests run in several processes, tell the one that reports."""
+    tally = session.config.stash.get(TALLY, None)
+    if tally is not None and hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["simulation"] = (str(tally), tally.story)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    told = getattr(node, "workeroutput", {}).get("simulation")
+    if told is not None:
+        node.config.stash[TOLD] = told
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     tally = config.stash.get(TALLY, None)
-    if tally is not None and tally.timelines:
+    here = (str(tally), tally.story) if tally is not None and tally.timelines else None
+    said, story = config.stash.get(TOLD, here) or ("", "")
+    if said:
         terminalreporter.section("simulation")
-        terminalreporter.write_line(str(tally))
-    if tally is not None and tally.story:
+        terminalreporter.write_line(said)
+    if story:
         terminalreporter.section("the timeline")
-        terminalreporter.write_line(tally.story)
+        terminalreporter.write_line(story)

@@ -62,7 +62,8 @@ class Bench:
         return news
 
     def asking(self, seconds: float = 300.0, *, waits: bool = False) -> Asking:
-        return Asking(Demand(Operation.GENERATION), seconds, waits, self.members)
+        demand = Demand(Operation.GENERATION)
+        return Asking(lambda one: one.needs_of(demand), seconds, waits, self.members)
 
     def ask(self) -> tuple[Grant, Lease | None]:
         return step(self.leasing.ask(self.blocking, self.asking()))

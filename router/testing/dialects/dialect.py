@@ -9,7 +9,13 @@ from typing import Any
 from router.testing.messages import Answer, Body, Head, Refusal
 from router.testing.studio import Account, Studio
 
-__all__ = ["Call", "Dialect", "Policy", "Route"]
+__all__ = ["Call", "Dialect", "Policy", "Route", "authorized"]
+
+
+def authorized(head: Head, scheme: str = "bearer") -> str | None:
+    """The key that a request is authorized by; `None` where it has none of this scheme."""
+    written, _, key = head.headers.get("authorization", "").partition(" ")
+    return key.strip() if written.lower() == scheme else None
 
 
 @dataclass(frozen=True)

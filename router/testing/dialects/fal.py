@@ -13,7 +13,7 @@ from hmac import compare_digest
 from typing import Any
 from uuid import UUID
 
-from router.testing.dialects.dialect import Call, Dialect, Route
+from router.testing.dialects.dialect import Call, Dialect, Route, authorized
 from router.testing.faults import JobFails
 from router.testing.jobs import Character, Job, Stage
 from router.testing.media import CLIP, SPRITESHEET, THUMBNAIL
@@ -295,8 +295,7 @@ def _word(refusal: Refusal) -> Answer:
 
 
 def _key(head: Head) -> str | None:
-    scheme, _, key = head.headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "key" else None
+    return authorized(head, "key")
 
 
 def _unknown_key(key: str | None) -> Refusal:

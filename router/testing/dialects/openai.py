@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from router.testing.dialects.dialect import Call, Dialect, Route
+from router.testing.dialects.dialect import Call, Dialect, Route, authorized
 from router.testing.jobs import KEPT_SECONDS, Character, Job, Stage
 from router.testing.media import CLIP, SPRITESHEET, THUMBNAIL, clip_seconds, is_clip
 from router.testing.messages import Answer, Head, Refusal, Upload, json_answer
@@ -376,8 +376,7 @@ def _quoted(values: tuple[str, ...]) -> str:
 
 
 def _key(head: Head) -> str | None:
-    scheme, _, key = head.headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else head.headers.get("api-key")
+    return authorized(head) or head.headers.get("api-key")
 
 
 def _unknown_key(key: str | None) -> Refusal:

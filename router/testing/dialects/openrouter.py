@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from router.testing.dialects.dialect import Call, Dialect, Route
+from router.testing.dialects.dialect import Call, Dialect, Route, authorized
 from router.testing.jobs import Job, Stage
 from router.testing.media import CLIP
 from router.testing.messages import Answer, Head, Refusal, json_answer
@@ -102,11 +102,6 @@ def _word(refusal: Refusal) -> Answer:
     return json_answer(refusal.status, {"error": error}, refusal.headers)
 
 
-def _key(head: Head) -> str | None:
-    scheme, _, key = head.headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else None
-
-
 def _unknown_key(key: str | None) -> Refusal:
     return Refusal(401, "No auth credentials found" if key is None else "User not found.")
 
@@ -119,7 +114,7 @@ DIALECT = Dialect(
         Route("GET", "/videos/{id}", "status", _get),
         Route("GET", "/videos/{id}/content", "content", _content),
     ),
-    key=_key,
+    key=authorized,
     unknown_key=_unknown_key,
     word=_word,
 )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from hmac import compare_digest
 from uuid import UUID
 
-from router.testing.dialects.dialect import Call, Dialect, Route
+from router.testing.dialects.dialect import Call, Dialect, Route, authorized
 from router.testing.jobs import Job, Stage
 from router.testing.media import CLIP
 from router.testing.messages import Answer, Head, Refusal, json_answer
@@ -136,11 +136,6 @@ def _word(refusal: Refusal) -> Answer:
     return json_answer(refusal.status, {"error": refusal.message}, refusal.headers)
 
 
-def _key(head: Head) -> str | None:
-    scheme, _, key = head.headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else None
-
-
 def _unknown_key(key: str | None) -> Refusal:
     return Refusal(401, "You did not provide an API key, or it is not valid.")
 
@@ -155,7 +150,7 @@ DIALECT = Dialect(
         Route("DELETE", "/tasks/{id}", "delete", _delete),
         Route("GET", "/_files/{file}", "content", _file, owner=file_id),
     ),
-    key=_key,
+    key=authorized,
     unknown_key=_unknown_key,
     word=_word,
 )

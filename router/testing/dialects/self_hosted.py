@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from router.testing.dialects.dialect import Call, Dialect, Route
+from router.testing.dialects.dialect import Call, Dialect, Route, authorized
 from router.testing.jobs import Job, Stage
 from router.testing.media import CLIP
-from router.testing.messages import Answer, Head, Refusal, json_answer
+from router.testing.messages import Answer, Refusal, json_answer
 
 __all__ = ["SGLANG", "VLLM_OMNI"]
 
@@ -192,11 +192,6 @@ def _word(refusal: Refusal) -> Answer:
     return json_answer(refusal.status, {"detail": refusal.message}, refusal.headers)
 
 
-def _key(head: Head) -> str | None:
-    scheme, _, key = head.headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else None
-
-
 def _unknown_key(key: str | None) -> Refusal:
     return Refusal(401, "Unauthorized")
 
@@ -212,7 +207,7 @@ def _dialect(name: str, handlers: Mapping[str, Callable[[Call], Any]]) -> Dialec
             Route("DELETE", "/videos/{id}", "delete", handlers["delete"]),
             Route("GET", "/videos/{id}/content", "content", _content(name)),
         ),
-        key=_key,
+        key=authorized,
         unknown_key=_unknown_key,
         word=_word,
     )

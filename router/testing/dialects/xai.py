@@ -13,10 +13,10 @@ from hmac import compare_digest
 from typing import Any
 from uuid import UUID
 
-from router.testing.dialects.dialect import Call, Dialect, Route
+from router.testing.dialects.dialect import Call, Dialect, Route, authorized
 from router.testing.jobs import Job
 from router.testing.media import CLIP, clip_seconds, is_clip
-from router.testing.messages import Answer, Head, Refusal, json_answer
+from router.testing.messages import Answer, Refusal, json_answer
 
 __all__ = ["DIALECT"]
 
@@ -183,11 +183,6 @@ def _word(refusal: Refusal) -> Answer:
     return json_answer(refusal.status, {"code": code, "error": refusal.message}, refusal.headers)
 
 
-def _key(head: Head) -> str | None:
-    scheme, _, key = head.headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else None
-
-
 def _unknown_key(key: str | None) -> Refusal:
     if key is None:
         return Refusal(401, "No API key was provided.")
@@ -208,7 +203,7 @@ DIALECT = Dialect(
         Route("GET", "/videos/{id}", "status", _get),
         Route("GET", "/_files/{file}", "content", _file, owner=file_id),
     ),
-    key=_key,
+    key=authorized,
     unknown_key=_unknown_key,
     word=_word,
 )
