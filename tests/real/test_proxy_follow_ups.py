@@ -65,7 +65,8 @@ KINDS: tuple[Call, ...] = (status, content, edit, extend, remix, generate, chara
 def test_no_follow_up_goes_astray(tmp_path: Path, workers: str) -> None:
     with StandIn(accounts=KEYS, seed=7) as provider:
         data = fleet(provider.base_url, "east", "west", "north")
-        data["settings"] = {"id_secrets": ["a-secret-for-signing-ids"]}
+        # Each account gets some of the work, so that there is somewhere to go astray to.
+        data["settings"] = {"id_secrets": ["a-secret-for-signing-ids"], "strategy": "round-robin"}
         data["proxy"] = {"keys": [{"name": key.removeprefix("pk-"), "key": key} for key in CALLERS]}
         with serving(tmp_path, data, "--workers", workers) as served:
             answered = asyncio.run(followed(served))
