@@ -1,1 +1,1 @@
-"""What the router costs, measured against doing without it. See `python -m benchmarks.overhead`."""
+"""What the router costs, how well it chooses, what it promises: `python -m benchmarks --help`."""

@@ -30,6 +30,7 @@ __all__ = [
     "atogether",
     "machine",
     "percentile",
+    "ratio",
     "rounds",
     "table",
     "together",
@@ -115,13 +116,20 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number. `rounds` are the values that `value` is the median of, or comes from."""
+    """One measured number. `rounds` are the values that `value` is the median of, or comes from.
+
+    A target is an upper bound, or with `at_least` a lower one. A point of a curve has its place in
+    `at`, and the name of the curve in `curve`.
+    """
 
     name: str
     value: float
     unit: str
     target: float | None = None
     rounds: Sequence[float] = ()
+    at_least: bool = False
+    curve: str = ""
+    at: float | None = None
 
     @classmethod
     def median(
@@ -131,10 +139,15 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """A target is an upper bound."""
         if self.target is None:
             return ""
-        return "met" if self.value <= self.target else "missed"
+        met = self.value >= self.target if self.at_least else self.value <= self.target
+        return "met" if met else "missed"
+
+    @property
+    def bound(self) -> str:
+        """The target as it is written."""
+        return "" if self.target is None else f"{'≥' if self.at_least else '≤'} {self.target:g}"
 
     @property
     def spread(self) -> str:
@@ -145,7 +158,7 @@ class Figure:
         """The value beside its target."""
         if self.target is None:
             return f"{self.value:.2f}"
-        return f"{self.value:.2f} ≤ {self.target:g} {self.verdict}"
+        return f"{self.value:.2f} {self.bound} {self.verdict}"
 
 
 @dataclass
@@ -171,12 +184,29 @@ class Report:
                 "value": f.value,
                 "unit": f.unit,
                 "target": f.target,
+                "at_least": f.at_least,
                 "verdict": f.verdict or None,
                 "rounds": list(f.rounds),
+                "curve": f.curve or None,
+                "at": f.at,
             }
             for f in self.figures
         ]
         return {**self.about, "figures": figures}
+
+
+def ratio(
+    name: str,
+    base: Sequence[float],
+    ours: Sequence[float],
+    target: float | None = None,
+    *,
+    at_least: bool = False,
+) -> Figure:
+    """The ratio of the medians; its rounds are the ratios of neighbours in time."""
+    paired = [b / a for a, b in zip(base, ours, strict=True)]
+    value = statistics.median(ours) / statistics.median(base)
+    return Figure(name, value, "×", target, paired, at_least)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> str:

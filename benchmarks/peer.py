@@ -23,9 +23,14 @@ def is_installed() -> bool:
 
 
 class Peer:
-    """LiteLLM's Router over `count` deployments of one group, with its own defaults."""
+    """LiteLLM's Router over `count` deployments of one group, with its own defaults.
 
-    def __init__(self, group: str, base_url: str, count: int) -> None:
+    With Redis it routes by latency, since only what learns has something to share.
+    """
+
+    def __init__(
+        self, group: str, base_url: str, count: int, *, redis_url: str | None = None
+    ) -> None:
         # Else its import fetches a price list from the network.
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         # By name, since type checkers would miss an extra that is not installed.
@@ -35,6 +40,9 @@ class Peer:
         for name in ("LiteLLM", "LiteLLM Router", "httpx"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self._group = group
+        shared: dict[str, Any] = {}
+        if redis_url is not None:
+            shared = {"redis_url": redis_url, "routing_strategy": "latency-based-routing"}
         self._router: Any = litellm.Router(
             model_list=[
                 {
@@ -48,6 +56,7 @@ class Peer:
                 for index in range(count)
             ],
             num_retries=0,
+            **shared,
         )
 
     def pick(self) -> object:

@@ -3,8 +3,10 @@
 A benchmark of a client needs a server that costs next to nothing: this one reads a request (its
 head, then as many bytes as `Content-Length` says), answers with a canned video and keeps the
 connection. No framework, no JSON, no log. `GET /_last` returns the bytes of the last POST, head and
-body, so that a benchmark can prove that its contenders say the same on the wire. A `numbered` one
-gives each answer an id of its own, as a provider does; else all are the same.
+body, so that a benchmark can prove that its contenders say the same on the wire; of a long body
+only the head is kept. A `numbered` one gives each answer an id of its own, as a provider does; else
+all are the same, but that a look at a video is answered with that video's id. Its `status` and the
+`poll_after` that its answers advise (milliseconds) are those that it is told.
 
 It listens on a free loopback port and ends with its parent: by `terminate`, or, should the parent
 die first, at the end of its standard input.
@@ -26,12 +28,14 @@ __all__ = ["Upstream", "upstream"]
 
 _BODY = (
     b'{"id":"video_68d7512d07848190b3e45da0ecbebcde004da08e1e0678d5","object":"video",'
-    b'"created_at":1758941485,"status":"queued","model":"sora-2","progress":0,"seconds":"8",'
+    b'"created_at":1758941485,"status":"%b","model":"sora-2","progress":0,"seconds":"8",'
     b'"size":"1280x720"}'
 )
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-_ANSWER = _HEAD % len(_BODY) + _BODY
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n"
 _ID = b"video_68d7512d07848190b3e45da0ecbebcde004da08e1e0678d5"
+_LOOK = re.compile(rb"GET /v1/videos/(\w+) ")
+# What is longer is counted, and not kept.
+_LONG = 1 << 20
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 
 
@@ -39,20 +43,31 @@ class _Connection(asyncio.Protocol):
     last = b""
     numbers = itertools.count()
     numbered = False
+    answer = b""
 
     def __init__(self) -> None:
         self._received = b""
+        self._passing = 0  # bytes of a long body that are still to come
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self._passing:
+            self._passing -= len(data)
+            if not self._passing:
+                self._transport.write(self._answer(self._received))
+                self._received = b""
+            return
         self._received += data
         while (head := self._received.find(b"\r\n\r\n")) >= 0:
             length = _LENGTH.search(self._received, 0, head)
             end = head + 4 + (int(length[1]) if length else 0)
             if len(self._received) < end:
+                if end > _LONG:
+                    self._passing = end - len(self._received)
+                    self._received = self._received[: head + 4]
                 return
             request, self._received = self._received[:end], self._received[end:]
             self._transport.write(self._answer(request))
@@ -60,11 +75,20 @@ class _Connection(asyncio.Protocol):
     @staticmethod
     def _answer(request: bytes) -> bytes:
         if request.startswith(b"GET /_last "):
-            return _HEAD % len(_Connection.last) + _Connection.last
+            return _HEAD % (b"", len(_Connection.last)) + _Connection.last
+        if look := _LOOK.match(request):
+            # Ids of one length, so that the canned length stays right.
+            return _Connection.answer.replace(_ID, look[1].ljust(len(_ID), b"0")[: len(_ID)])
         _Connection.last = request
         if _Connection.numbered:
-            return _ANSWER.replace(_ID, b"video_%048x" % next(_Connection.numbers))
-        return _ANSWER
+            return _Connection.answer.replace(_ID, b"video_%048x" % next(_Connection.numbers))
+        return _Connection.answer
+
+
+def canned(status: bytes, poll_after: int) -> bytes:
+    advice = b"openai-poll-after-ms: %d\r\n" % poll_after if poll_after else b""
+    body = _BODY % status
+    return _HEAD % (advice, len(body)) + body
 
 
 async def _serve() -> None:
@@ -95,9 +119,12 @@ class Upstream:
 
 
 @contextlib.contextmanager
-def upstream(*, numbered: bool = False) -> Iterator[Upstream]:
+def upstream(
+    *, numbered: bool = False, status: str = "queued", poll_after: int = 0
+) -> Iterator[Upstream]:
     """An upstream for the length of a block."""
-    command = [sys.executable, str(Path(__file__).resolve()), *(["numbered"] if numbered else [])]
+    told = [str(int(numbered)), status, str(poll_after)]
+    command = [sys.executable, str(Path(__file__).resolve()), *told]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
@@ -111,5 +138,7 @@ def upstream(*, numbered: bool = False) -> Iterator[Upstream]:
 
 
 if __name__ == "__main__":
-    _Connection.numbered = "numbered" in sys.argv
+    numbered, status, poll_after = sys.argv[1:]
+    _Connection.numbered = bool(int(numbered))
+    _Connection.answer = canned(status.encode(), int(poll_after))
     asyncio.run(_serve())

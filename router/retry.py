@@ -14,11 +14,12 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-import tenacity
+from typing import TYPE_CHECKING, TypeVar
 
 from router.errors import RouterError
+
+if TYPE_CHECKING:
+    import tenacity
 
 __all__ = ["Again", "RetryBudget", "back_off", "retrying"]
 
@@ -83,6 +84,8 @@ async def retrying(
     `wait` gives the seconds before attempt n; `too_late` says whether the deadline would pass
     during such a wait.
     """
+    import tenacity  # a tenth of the time that importing the router would take
+
     replay = [first]
 
     async def next_attempt() -> T:

@@ -19,7 +19,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """The whole default suite takes every core; a part of it, and what is `real`, one process."""
+    """The whole default suite takes every core.
+
+    A part of it runs in one process, where a debugger works; so does what is `real`, since clusters
+    and browsers want the machine for themselves.
+    """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     return None if whole and config.option.markexpr == "not real" else 0
 

@@ -1,11 +1,13 @@
 """The control API of a stand-in that runs in another process.
 
-    POST   /_stand_in/faults     plan a fault: the arguments of `StandIn.fault()` as one JSON object
-    GET    /_stand_in/faults     the planned faults and their hits
-    DELETE /_stand_in/faults     forget them, and nothing else
-    GET    /_stand_in/accepted   the accepted submits, in order
-    GET    /_stand_in/requests   the requests seen, in order
-    DELETE /_stand_in            forget everything
+    POST   /_stand_in/faults           plan a fault: `StandIn.fault()`'s arguments as JSON
+    GET    /_stand_in/faults           the planned faults and their hits
+    DELETE /_stand_in/faults           forget them, and nothing else
+    GET    /_stand_in/accepted         the accepted submits, in order
+    GET    /_stand_in/requests         the requests seen, in order
+    PUT    /_stand_in/videos/ID        `StandIn.put_video()`; `?account=` as there
+    PUT    /_stand_in/characters/ID    `StandIn.put_character()`
+    DELETE /_stand_in                  forget everything
 
 It needs no key, since it belongs to tests on one machine; it is neither recorded nor struck.
 """
@@ -46,6 +48,8 @@ def answer(provider: Provider, head: Head, content: bytes) -> Answer:
         case ("GET", "requests"):
             with provider.lock:
                 return _listed([asdict(request) for request in provider.requests])
+        case ("PUT", "videos" | "characters" as kind, id):
+            return _put(provider, kind, id, head.query.get("account"))
         case ("DELETE",):
             provider.forget()
             return Answer(204)
@@ -60,6 +64,14 @@ def _plan(provider: Provider, content: bytes) -> Answer:
             return json_answer(200, _fault(provider.faults.plan(**wish)))
     except (TypeError, ValueError) as error:
         return json_answer(400, {"error": str(error)})
+
+
+def _put(provider: Provider, kind: str, id: str, account: str | None) -> Answer:
+    try:
+        provider.put(kind, id, account)
+    except ValueError as error:
+        return json_answer(400, {"error": str(error)})
+    return Answer(204)
 
 
 def _fault(fault: Fault) -> dict[str, Any]:

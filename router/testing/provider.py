@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 from router.testing.delivery import Delivery
-from router.testing.dialects import DIALECTS
+from router.testing.dialects import DIALECTS, openai
 from router.testing.dialects.dialect import Call, Dialect, Policy, Route
 from router.testing.faults import Effect, FaultPlan, Reset
 from router.testing.forms import decode
@@ -115,6 +115,11 @@ class Provider:
                 delivery = fault.spoil(delivery)
             self._record(arrival, body, delivery.status)
         return delivery
+
+    def put(self, kind: str, id: str, account: str | None) -> None:
+        """Lay a video or character there; raises `ValueError` for an account that is none."""
+        with self.lock:
+            openai.PUT[kind](self.studio, self.studio.named(account), id)
 
     def forget(self) -> None:
         with self.lock:

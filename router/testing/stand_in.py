@@ -35,7 +35,8 @@ class StandIn:
     answer says queued and the first read completed.
 
     `rpm` and `max_running_jobs` are limits of each account, answered with 429. `models` are the
-    models it knows (default: any). `poll_after_ms` is told with every answer about a job.
+    models it knows (default: any). `poll_after_ms` is told with every answer about a job. With
+    `any_clip` it takes any bytes for a clip, as tests without a real one send them.
     `latency` is in seconds, before each answer. `seed` makes the ids repeatable.
 
     Entering it starts a real HTTP server on `host` and `port` (0: a free one); `transport` needs no
@@ -51,6 +52,7 @@ class StandIn:
         max_running_jobs: int | None = None,
         models: Sequence[str] | None = None,
         poll_after_ms: int | None = None,
+        any_clip: bool = False,
         latency: float = 0.0,
         clock: Clock = time,
         seed: int | None = None,
@@ -67,7 +69,7 @@ class StandIn:
             random=Random(seed),
             faults=faults,
         )
-        policy = Policy(None if models is None else tuple(models), poll_after_ms)
+        policy = Policy(None if models is None else tuple(models), poll_after_ms, any_clip)
         self._provider = Provider(studio, faults, policy=policy, latency=latency)
         self._host, self._port = host, port
         self._listener: Listener | None = None
@@ -139,6 +141,18 @@ class StandIn:
             return self._provider.faults.plan(
                 kind, operation=operation, account=account, times=times, **details
             )
+
+    def put_video(self, id: str, *, account: str | None = None) -> None:
+        """Let there be a completed video of this id, as a test's fixed ids need it.
+
+        Nobody is billed for it: it is not among the `accepted`. One that is there is made anew.
+        `account` may be left out where there is only one. Of OpenAI's dialect.
+        """
+        self._provider.put("videos", id, account)
+
+    def put_character(self, id: str, *, account: str | None = None) -> None:
+        """The same for a character."""
+        self._provider.put("characters", id, account)
 
     @property
     def accepted(self) -> list[AcceptedSubmit]:

@@ -101,12 +101,23 @@ class Studio:
         """Whose job this is, for links that carry no key."""
         return next((one for one in self.accounts.values() if job_id in one.jobs), None)
 
+    def named(self, name: str | None) -> Account:
+        """An account by its name, which only one that has no others beside it can do without."""
+        if name is None and len(self.accounts) == 1:
+            (name,) = self.accounts
+        if name not in self.accounts:
+            raise ValueError(f"account must be one of {', '.join(self.accounts)}, not {name!r}")
+        return self.accounts[name]
+
     def hex(self) -> str:
         """32 random hex digits."""
         return f"{self._random.getrandbits(128):032x}"
 
     def now(self) -> float:
         return self._clock.monotonic()
+
+    def wall(self) -> float:
+        return self._clock.time()
 
     def grant(self, account: Account) -> None:
         """Count a submit against the account's requests per minute, or refuse it."""
@@ -158,7 +169,7 @@ class Studio:
             source=source,
             token=self.hex(),
             started=self.now(),
-            created_at=self._clock.time(),
+            created_at=self.wall(),
             lasts=lasts(operation, account.name) if callable(lasts) else lasts,
             fate=self._faults.doom(operation, account.name),
         )
@@ -170,7 +181,7 @@ class Studio:
         self, account: Account, *, id: str, name: str, fields: Mapping[str, Any]
     ) -> Character:
         """Accept a character."""
-        character = Character(id, name, self._clock.time())
+        character = Character(id, name, self.wall())
         account.characters[id] = character
         accepted = AcceptedSubmit("create_character", account.name, id, None, fields)
         self.accepted.append(accepted)

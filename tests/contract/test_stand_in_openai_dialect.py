@@ -171,6 +171,63 @@ def test_characters_are_created_by_multipart_only(east: httpx.Client, clip: byte
     assert missing.json()["error"]["param"] == "video"
 
 
+def test_a_video_that_is_put_there_is_one_like_any_other(
+    stand_in: StandIn, east: httpx.Client
+) -> None:
+    stand_in.put_video("video_123", account="east")
+    video = east.get("/videos/video_123").json()
+    assert video["status"] == "completed"
+    assert video.keys() == east.get(f"/videos/{_video(east)}").json().keys()
+    assert east.get("/videos/video_123/content").content[4:8] == b"ftyp"
+    assert east.post("/videos/video_123/remix", json={"prompt": "x"}).status_code == 200
+    assert [submit.operation for submit in stand_in.accepted] == ["generation", "remix"]
+    for _ in range(2):
+        assert east.delete("/videos/video_123").status_code == 200
+        assert east.get("/videos/video_123").status_code == 404
+        stand_in.put_video("video_123", account="east")
+    assert east.get("/videos", params={"after": "video_123"}).status_code == 200
+
+
+def test_a_character_that_is_put_there_may_appear(stand_in: StandIn, east: httpx.Client) -> None:
+    stand_in.put_character("char_123", account="east")
+    assert east.get("/videos/characters/char_123").json()["id"] == "char_123"
+    asked = {"prompt": "x", "characters": [{"id": "char_123"}]}
+    assert east.post("/videos", json=asked).status_code == 200
+
+
+def test_the_only_account_need_not_be_named(clock: FakeClock) -> None:
+    alone = StandIn({"sk-east": "east", "sk-spare": "east"}, clock=clock)
+    alone.put_video("video_123")
+    with _client(alone, "sk-spare") as client:
+        assert client.get("/videos/video_123").status_code == 200
+    with pytest.raises(ValueError, match="one of east, not 'west'"):
+        alone.put_video("video_123", account="west")
+
+
+def test_a_video_put_in_a_running_ones_place_frees_its_slot(clock: FakeClock) -> None:
+    busy = StandIn({"sk-east": "east"}, clock=clock, job_seconds=100, max_running_jobs=1)
+    with _client(busy, "sk-east") as client:
+        busy.put_video(_video(client))
+        assert client.post("/videos", json={"prompt": "x"}).status_code == 200
+        assert client.post("/videos", json={"prompt": "x"}).status_code == 429
+
+
+def test_any_bytes_are_a_clip_where_that_is_wished() -> None:
+    files = {"video": ("clip.mp4", b"no clip", "video/mp4")}
+    for any_clip, status in ((False, 400), (True, 200)):
+        with _client(StandIn({"sk-east": "east"}, any_clip=any_clip), "sk-east") as client:
+            for path, fields in (
+                ("characters", {"name": "Tom"}),
+                ("edits", {"prompt": "x", "model": "sora-2"}),
+                ("extensions", {"prompt": "x", "model": "sora-2", "seconds": "4"}),
+            ):
+                answer = client.post(f"/videos/{path}", data=fields, files=files)
+                assert answer.status_code == status
+            inline = {"prompt": "x", "model": "any", "video": {"url": "data:video/mp4;base64,bm8="}}
+            answer = client.post("https://any/xai/v1/videos/edits", json=inline)
+            assert answer.status_code == status
+
+
 def test_accounts_do_not_know_each_others_assets(
     east: httpx.Client, west: httpx.Client, clip: bytes
 ) -> None:

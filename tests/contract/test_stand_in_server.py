@@ -178,6 +178,24 @@ def test_it_is_steered_from_outside(client: httpx.Client, provider: StandIn) -> 
     assert client.get(f"{control}/elsewhere").status_code == 404
 
 
+def test_videos_and_characters_are_put_there_from_outside(
+    client: httpx.Client, provider: StandIn
+) -> None:
+    control = provider.base_url.removesuffix("/v1") + "/_stand_in"
+    for path, at in (
+        ("videos/video_123", "/videos/video_123"),
+        ("characters/char_123", "/videos/characters/char_123"),
+    ):
+        assert client.get(at).status_code == 404
+        assert client.put(f"{control}/{path}?account=west").status_code == 204
+        assert client.get(at).status_code == 404, "it is the other account's"
+        for _ in range(2):
+            assert client.put(f"{control}/{path}?account=east").status_code == 204
+        assert client.get(at).json()["id"] == path.partition("/")[2]
+        for unclear in (f"{control}/{path}", f"{control}/{path}?account=nord"):
+            assert "one of east, west" in client.put(unclear).json()["error"]
+
+
 SERVE = """
 from router.testing.server import serve
 serve(

@@ -33,7 +33,7 @@ class Bounds(NamedTuple):
 
 
 # A wrong key is refused before anything is read.
-BOUNDS = {"pk-secret-ops": Bounds(12, 90, 100), "pk-wrong": Bounds(3, 20, 20)}
+BOUNDS = {"pk-secret-ops": Bounds(12, 35, 40), "pk-wrong": Bounds(3, 10, 10)}
 # Its phase `coverage` ends in an error of its own where a field is a file.
 PHASES = "examples,fuzzing,stateful"
 ID_SECRET = "an-id-secret-of-this-test"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from router.testing.media import is_clip
 from router.testing.messages import Answer, Body, Head, Refusal
 from router.testing.studio import Account, Studio
 
@@ -26,6 +27,11 @@ class Policy:
     """The models it knows; None is any."""
     poll_after_ms: int | None = None
     """When to ask again, told with every answer about a job."""
+    any_clip: bool = False
+    """Whether what is uploaded as a clip need not be one."""
+
+    def takes(self, clip: bytes) -> bool:
+        return self.any_clip or is_clip(clip)
 
 
 @dataclass(frozen=True)

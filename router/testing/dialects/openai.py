@@ -6,14 +6,16 @@ Azure's `/openai/v1` is the same language under another prefix and another key h
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from router.testing.dialects.dialect import Call, Dialect, Route, authorized
 from router.testing.jobs import KEPT_SECONDS, Character, Job, Stage
-from router.testing.media import CLIP, SPRITESHEET, THUMBNAIL, clip_seconds, is_clip
+from router.testing.media import CLIP, SPRITESHEET, THUMBNAIL, clip_seconds
 from router.testing.messages import Answer, Head, Refusal, Upload, json_answer
+from router.testing.studio import Account, Studio
 
-__all__ = ["DIALECT"]
+__all__ = ["DIALECT", "PUT"]
 
 NAME = "openai"
 SECONDS = ("4", "8", "12", "16", "20")
@@ -127,7 +129,7 @@ def _create_character(call: Call) -> Answer:
     upload = call.body.upload("video")
     if upload is None:
         raise _not_a_file("video") if "video" in call.fields else _missing("video")
-    _check_clip(upload)
+    _check_clip(call, upload)
     id = f"char_{call.studio.hex()}"
     character = call.studio.enroll(call.account, id=id, name=name, fields=call.fields)
     return json_answer(200, _character(character))
@@ -232,7 +234,7 @@ def _source(call: Call) -> tuple[str, int, str, str | None]:
     if upload is None:
         job = _completed(call, _reference_id(call))
         return job.model, job.seconds, job.size, job.id
-    _check_clip(upload)
+    _check_clip(call, upload)
     if "model" not in call.fields:
         raise _missing("model")
     return _model(call), clip_seconds(upload.content), SIZES[0], None
@@ -337,8 +339,8 @@ def _check_reference(call: Call) -> None:
         raise Refusal(400, message, param="input_reference", code="invalid_value")
 
 
-def _check_clip(upload: Upload) -> None:
-    if not is_clip(upload.content):
+def _check_clip(call: Call, upload: Upload) -> None:
+    if not call.policy.takes(upload.content):
         message = f"Invalid '{upload.field}': the file is not an MP4 video."
         raise Refusal(400, message, param=upload.field, code="invalid_file_format")
 
@@ -405,3 +407,35 @@ DIALECT = Dialect(
     unknown_key=_unknown_key,
     word=_word,
 )
+
+
+# What tests lay in place of a call
+
+
+def _put_video(studio: Studio, account: Account, id: str) -> None:
+    account.unfinished.pop(id, None)
+    account.jobs[id] = Job(
+        id=id,
+        dialect=NAME,
+        operation="generation",
+        account=account.name,
+        model="sora-2",
+        prompt="",
+        seconds=int(SECONDS[0]),
+        size=SIZES[0],
+        source=None,
+        token=studio.hex(),
+        started=studio.now(),
+        created_at=studio.wall(),
+        lasts=0.0,
+    )
+
+
+def _put_character(studio: Studio, account: Account, id: str) -> None:
+    account.characters[id] = Character(id, id[:MAX_NAME], studio.wall())
+
+
+PUT: dict[str, Callable[[Studio, Account, str], None]] = {
+    "videos": _put_video,
+    "characters": _put_character,
+}

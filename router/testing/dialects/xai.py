@@ -15,7 +15,7 @@ from uuid import UUID
 
 from router.testing.dialects.dialect import Call, Dialect, Route, authorized
 from router.testing.jobs import Job
-from router.testing.media import CLIP, clip_seconds, is_clip
+from router.testing.media import CLIP, clip_seconds
 from router.testing.messages import Answer, Refusal, json_answer
 
 __all__ = ["DIALECT"]
@@ -170,7 +170,7 @@ def _source(call: Call) -> tuple[int, str | None]:
     if not url.startswith("data:"):
         return USUAL_SECONDS, None
     clip = b64decode(url.partition(",")[2])
-    if not is_clip(clip):
+    if not call.policy.takes(clip):
         raise Refusal(400, "Invalid video: not an MP4 file.")
     return clip_seconds(clip), None
 

@@ -1,0 +1,1 @@
+"""What routing costs: picks, calls, imports. `benchmarks.overhead` and others play them."""
