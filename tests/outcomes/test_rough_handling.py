@@ -135,7 +135,7 @@ def test_health_may_be_read_while_it_is_written() -> None:
     health = Health()
 
     def write() -> None:
-        for number in range(20_000):
+        for number in range(5_000):
             health.eject(Ejection(f"scope {number % 500}", number, Cause.THROTTLED, "x"))
 
     writer = threading.Thread(target=write)

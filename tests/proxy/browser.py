@@ -161,24 +161,28 @@ def browser(folder: Path) -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def _driver(folder: Path) -> Iterator[httpx.Client]:
-    log = folder / "chromedriver.log"
-    with (
-        log.open("wb") as out,
-        subprocess.Popen(["chromedriver", "--port=0"], stdout=out, stderr=out) as process,
-    ):
+    process, address = _started(folder / "chromedriver.log")
+    with process:
         try:
-            with httpx.Client(base_url=_address(log), timeout=60.0, trust_env=False) as client:
+            with httpx.Client(base_url=address, timeout=60.0, trust_env=False) as client:
                 yield client
         finally:
             process.terminate()
             process.wait(20)
 
 
-def _address(log: Path) -> str:
+def _started(log: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """A driver that listens. It asks IPv4 for the port that IPv6 gave it, which may be taken."""
     until = time.monotonic() + PATIENCE_SECONDS
-    while not (
-        found := re.search(r"started successfully on port (\d+)", log.read_text(errors="replace"))
-    ):
+    while True:
+        with log.open("wb") as out:
+            process = subprocess.Popen(["chromedriver", "--port=0"], stdout=out, stderr=out)
+        while process.poll() is None and time.monotonic() < until:
+            said = log.read_text(errors="replace")
+            found = re.search(r"started successfully on port (\d+)", said)
+            if found:
+                return process, f"http://127.0.0.1:{found[1]}"
+            time.sleep(0.05)
+        process.kill()
+        process.wait(20)
         assert time.monotonic() < until, log.read_text(errors="replace")
-        time.sleep(0.05)
-    return f"http://127.0.0.1:{found[1]}"
