@@ -10,7 +10,7 @@ import pytest
 from timelines import Tally
 
 TALLY = pytest.StashKey[Tally]()
-TOLD = pytest.StashKey[tuple[str, str]]()
+TOLD = pytest.StashKey[tuple[int, str, str]]()
 
 
 @pytest.fixture(autouse=True)
@@ -32,22 +32,27 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where the tests run in several processes, tell the one that reports."""
     tally = session.config.stash.get(TALLY, None)
     if tally is not None and hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["simulation"] = (str(tally), tally.story)
+        session.config.workeroutput["simulation"] = _told(tally)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     told = getattr(node, "workeroutput", {}).get("simulation")
     if told is not None:
-        node.config.stash[TOLD] = told
+        # Of several processes that played, the one that played most.
+        node.config.stash[TOLD] = max(tuple(told), node.config.stash.get(TOLD, (0, "", "")))
+
+
+def _told(tally: Tally) -> tuple[int, str, str]:
+    return tally.timelines, str(tally) if tally.timelines else "", tally.story
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     tally = config.stash.get(TALLY, None)
-    here = (str(tally), tally.story) if tally is not None and tally.timelines else None
-    said, story = config.stash.get(TOLD, here) or ("", "")
+    here = (0, "", "") if tally is None else _told(tally)
+    _, said, story = config.stash.get(TOLD, here)
     if said:
         terminalreporter.section("simulation")
         terminalreporter.write_line(said)
