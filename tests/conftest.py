@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from shared_parts import KEYS, Doors, FakeClock
+from shared_parts import KEYS, TOLD, Doors, FakeClock, Told
 
 from router.testing import StandIn
 
@@ -28,6 +29,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return None if whole and config.option.markexpr == "not real" else 0
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """One of several processes has ended: what it tells of the timelines that it played.
+
+    It stands here since the process that reports loads no other folder's.
+    """
+    told = getattr(node, "workeroutput", {}).get("simulation")
+    if told is not None:
+        known = node.config.stash.get(TOLD, Told())
+        node.config.stash[TOLD] = max(Told(*told), known)  # of who played most
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where `ROUTER_TESTS_SKIP` is `fail`, as `.ci/run` says, what was skipped is not fine.
 
@@ -40,6 +53,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
+    told = config.stash.get(TOLD, Told())
+    for title, text in (("simulation", told.summary), ("the timeline", told.story)):
+        if text:
+            terminalreporter.section(title)
+            terminalreporter.write_line(text)
     skipped = _skipped(config)
     if skipped:
         terminalreporter.section("skipped, and nothing may be", red=True)

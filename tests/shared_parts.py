@@ -8,12 +8,25 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pytest
 
 from router import Router
 from router.testing import StandIn
 
 KEYS = {"sk-east": "east", "sk-west": "west", "sk-north": "north"}
+
+
+class Told(NamedTuple):
+    """What a process tells of the timelines that it played."""
+
+    timelines: int = 0
+    summary: str = ""
+    story: str = ""
+
+
+TOLD = pytest.StashKey[Told]()
 
 
 class Doors:
