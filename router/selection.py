@@ -340,12 +340,10 @@ def _in_rotation(
     operation, rng = question.route.operation, question.rng
     whole = sum(_weights(members)) or math.inf
     parted: tuple[list[CandidateT], list[CandidateT], list[CandidateT]] = ([], [], [])
-    sure = iter([*clear, None])
-    next_sure = next(sure)
+    sure = set(clear)
     for c in members:
-        if c is next_sure:
+        if c in sure:
             parted[1].append(c)
-            next_sure = next(sure)
         elif c not in tried and not c.health.is_out(operation, now, question.route.ignoring):
             parted[_part(c, operation, now, rng, whole)].append(c)
     return parted
