@@ -26,9 +26,11 @@ __all__ = [
     "account_of",
     "deployment",
     "fleet",
+    "generate",
     "in_process",
     "litellm_id",
     "native_of",
+    "operations",
     "picks",
     "serving",
     "share_bound",
@@ -38,6 +40,16 @@ __all__ = [
 THREE = ("east", "west", "north")
 PNG = b"\x89PNG\r\n\x1a\n" + b"a picture" * 10
 URL = "http://stand-in/v1"
+
+
+def generate(call: Doors, router: Router, **more: Any) -> Any:
+    """A generation whose prompt says nothing."""
+    return call(router, "video_generation", **{"prompt": "a heron", **more})
+
+
+def operations(provider: StandIn, since: int = 0) -> list[str | None]:
+    """What the provider was asked for, in its order."""
+    return [request.operation for request in provider.requests[since:]]
 
 
 def deployment(name: str, account: str | None = None, **more: Any) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from routing_parts import (
     FakeClock,
     account_of,
     deployment,
+    generate,
     native_of,
+    operations,
     serving,
 )
 
@@ -47,14 +49,6 @@ def fal(name: str = "north-1", **more: Any) -> dict[str, Any]:
 def router(provider: StandIn) -> Router:
     made: Router = serving(provider, fal())
     return made
-
-
-def generate(call: Doors, router: Router, **more: Any) -> Any:
-    return call(router, "video_generation", **{"prompt": "a heron", **more})
-
-
-def operations(provider: StandIn, since: int = 0) -> list[str | None]:
-    return [request.operation for request in provider.requests[since:]]
 
 
 def _following(clock: FakeClock, *others: dict[str, Any]) -> tuple[StandIn, Router]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from routing_parts import CLIP, PNG, Doors, FakeClock, deployment, native_of, serving
+from routing_parts import CLIP, PNG, Doors, FakeClock, deployment, generate, native_of, serving
 
 from router import (
     AmbiguousSubmitError,
@@ -42,10 +42,6 @@ def veo(name: str = "north-1", **more: Any) -> dict[str, Any]:
 def router(provider: StandIn) -> Router:
     made: Router = serving(provider, veo())
     return made
-
-
-def generate(call: Doors, router: Router, **more: Any) -> Any:
-    return call(router, "video_generation", **{"prompt": "a heron", **more})
 
 
 def paths(provider: StandIn) -> list[tuple[str, str]]:

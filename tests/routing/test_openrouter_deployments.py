@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 import pytest
-from routing_parts import CLIP, PNG, Doors, FakeClock, deployment, native_of, serving
+from routing_parts import CLIP, PNG, Doors, FakeClock, deployment, generate, native_of, serving
 
 from router import (
     BadRequestError,
@@ -30,10 +30,6 @@ def openrouter(name: str = "north-1", **more: Any) -> dict[str, Any]:
 def router(provider: StandIn) -> Router:
     made: Router = serving(provider, openrouter())
     return made
-
-
-def generate(call: Doors, router: Router, **more: Any) -> Any:
-    return call(router, "video_generation", **{"prompt": "a heron", **more})
 
 
 def test_a_video_from_the_prompt_to_the_file(

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from routing_parts import CLIP, PNG, Doors, FakeClock, deployment, serving
+from routing_parts import CLIP, PNG, Doors, FakeClock, deployment, generate, serving
 
 from router import (
     BadRequestError,
@@ -36,10 +36,6 @@ def server(request: pytest.FixtureRequest) -> str:
 def router(provider: StandIn, server: str) -> Router:
     made: Router = serving(provider, own(server))
     return made
-
-
-def generate(call: Doors, router: Router, **more: Any) -> Any:
-    return call(router, "video_generation", **{"prompt": "a heron", **more})
 
 
 def _is_form(request: SeenRequest) -> bool:

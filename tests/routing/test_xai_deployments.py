@@ -6,7 +6,17 @@ import base64
 from typing import Any
 
 import pytest
-from routing_parts import CLIP, PNG, Doors, FakeClock, deployment, native_of, serving
+from routing_parts import (
+    CLIP,
+    PNG,
+    Doors,
+    FakeClock,
+    deployment,
+    generate,
+    native_of,
+    operations,
+    serving,
+)
 
 from router import (
     AmbiguousSubmitError,
@@ -35,14 +45,6 @@ def xai(name: str = "north-1", **more: Any) -> dict[str, Any]:
 def router(provider: StandIn) -> Router:
     made: Router = serving(provider, xai())
     return made
-
-
-def generate(call: Doors, router: Router, **more: Any) -> Any:
-    return call(router, "video_generation", **{"prompt": "a heron", **more})
-
-
-def operations(provider: StandIn, since: int = 0) -> list[str | None]:
-    return [request.operation for request in provider.requests[since:]]
 
 
 def _following(clock: FakeClock, *others: dict[str, Any]) -> tuple[StandIn, Router]:
